@@ -1,0 +1,41 @@
+# Two commands: `make demo` and `make test`. Both set up .venv first.
+
+PYTHON ?= python3
+VENV ?= .venv
+DEMO ?= demo
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test setup lint types layers coverage slow clean
+
+demo: setup
+	$(BIN)/apogee-batch demo $(DEMO)
+
+test: setup
+	$(BIN)/python -m pytest
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+layers: setup
+	$(BIN)/lint-imports
+
+coverage: setup
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+slow: setup
+	$(BIN)/python -m pytest -m 'slow or fault or slurm'
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,214 @@
+"""The rows of one shard, and the catalogue that all of them make.
+
+A part is a Parquet file with the columns of the catalogue, in the order of the store's rows. Its
+metadata say which rows they are, so parts can be merged in any order.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from apogee_batch.catalog.flags import compute_flags, has_prediction
+from apogee_batch.errors import IntegrityError
+from apogee_batch.files import replace_on_success
+from apogee_batch.schema import (
+    LABEL_NAMES,
+    N_LABELS,
+    BoolArray,
+    DoubleArray,
+    FloatArray,
+    arrow_schema,
+    catalog_columns,
+    catalog_version,
+    star_columns,
+)
+
+_VERSION_KEY = b"apogee_batch.catalog_version"
+_FIRST_ROW_KEY = b"apogee_batch.first_row"
+_LAST_ROW_KEY = b"apogee_batch.last_row"
+
+
+def build_part(
+    stars: Any,
+    *,
+    mean: DoubleArray,
+    std: DoubleArray,
+    clean: DoubleArray,
+    n_realizations: int,
+    labels: Any,
+    label_range: Mapping[str, tuple[float, float]] | None,
+) -> Any:
+    """Build the catalogue rows of some stars.
+
+    Parameters
+    ----------
+    stars : pa.Table, n_stars rows
+        Star table of the store.
+    mean, std, clean : ndarray of float64, shape (n_stars, n_labels)
+        Mean and standard deviation over the realizations, and the estimate from the unperturbed
+        spectrum, in the order of `LABEL_NAMES`, aligned with `stars`. A star for which one of them is
+        not finite gets nulls and the flag NO_PREDICTION.
+    n_realizations : int
+        Noisy copies behind them; with fewer than two there is no standard deviation, and it is null.
+    labels : pa.Table
+        Labels by store row (`row`, `apstar_id`, `data_type`, `data_set` and the labels), of these
+        stars and maybe of others.
+    label_range : mapping of str to (float, float), optional
+        Smallest and largest label of the training set, where it is known.
+
+    Returns
+    -------
+    pa.Table
+        Of the catalogue's schema, by store row.
+
+    Raises
+    ------
+    IntegrityError
+        If the labels belong to another store.
+    """
+    for estimate in (mean, std, clean):
+        if estimate.shape != (stars.num_rows, N_LABELS):
+            raise ValueError(f"estimates of shape {estimate.shape} for {stars.num_rows} stars")
+    mean32, std32, clean32 = _single(mean), _single(std), _single(clean)
+    is_predicted = has_prediction(mean32, std32, clean32, n_realizations=n_realizations)
+    columns = {column.name: stars[column.name] for column in star_columns() if column.name != "row"}
+    for i, name in enumerate(LABEL_NAMES):
+        columns[name] = _null_unless(is_predicted, mean32[:, i])
+        columns[f"e_{name}"] = _null_unless(is_predicted, std32[:, i])
+        columns[f"{name}_clean"] = _null_unless(is_predicted, clean32[:, i])
+    columns |= _label_columns(stars, labels)
+    columns["n_realizations"] = pa.repeat(pa.scalar(n_realizations, pa.int32()), stars.num_rows)
+    columns["flags"] = pa.array(
+        compute_flags(stars, mean=mean32, std=std32, is_predicted=is_predicted, label_range=label_range)
+    )
+    schema = arrow_schema(catalog_columns())
+    part = pa.table({field.name: _nan_to_null(columns[field.name]) for field in schema}).cast(schema)
+    rows = stars["row"].to_numpy()
+    return part.take(pa.array(np.argsort(rows))).replace_schema_metadata(_row_metadata(rows))
+
+
+def write_part(path: Path, table: Any, *, staging: Path | None = None) -> None:
+    """Write what `build_part` built, whole or not at all; pages carry checksums.
+
+    Parameters
+    ----------
+    path : Path
+        The part.
+    table : pa.Table
+        Its rows.
+    staging : Path, optional
+        Folder for the unfinished file, where `path`'s own must hold nothing but parts.
+    """
+    with replace_on_success(path, staging=staging) as temporary:
+        pq.write_table(table.combine_chunks(), temporary, compression="zstd", write_page_checksum=True)
+
+
+def read_parts(paths: Sequence[Path]) -> Any:
+    """Read and join parts; nothing is read before all are known to be there.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        The parts, in any order.
+
+    Returns
+    -------
+    pa.Table
+        Of the catalogue's schema, by store row.
+
+    Raises
+    ------
+    IntegrityError
+        If parts are missing (all are named), damaged, of another version, or have rows in common.
+    """
+    missing = [str(path) for path in paths if not path.is_file()]
+    if missing or not paths:
+        names = ", ".join(missing) or "all of them"
+        raise IntegrityError(f"{len(missing)} of {len(paths)} parts are missing: {names}; run the same again")
+    parts = sorted((_read_part(path) for path in paths), key=_first_row)
+    filled = [part for part in parts if part.num_rows]
+    for before, after in pairwise(filled):
+        if _first_row(after) <= int(before.schema.metadata[_LAST_ROW_KEY]):
+            raise IntegrityError(
+                f"store row {_first_row(after)} is in two parts; remove the parts and run again"
+            )
+    catalog = pa.concat_tables([part.replace_schema_metadata(None) for part in parts]).combine_chunks()
+    _check_unique(catalog["apstar_id"])
+    return catalog
+
+
+def _read_part(path: Path) -> Any:
+    """Read one part and check that it is one."""
+    try:
+        part = pq.ParquetFile(path, page_checksum_verification=True).read()
+    except (OSError, pa.ArrowException) as error:
+        text = " ".join(str(error).split())
+        raise IntegrityError(f"{path}: damaged ({text}); remove it and run the same again") from error
+    metadata = part.schema.metadata or {}
+    expected = arrow_schema(catalog_columns())
+    version = metadata.get(_VERSION_KEY, b"").decode("utf-8")
+    if version != str(catalog_version()) or not part.schema.equals(expected):
+        raise IntegrityError(
+            f"{path}: no part of a catalogue of version {catalog_version()}; remove it and run the same again"
+        )
+    return part
+
+
+def _row_metadata(rows: npt.NDArray[np.int64]) -> dict[bytes, bytes]:
+    """Return what a part says of itself: the version, and which store rows it holds."""
+    metadata = {_VERSION_KEY: str(catalog_version()).encode()}
+    if len(rows):
+        metadata[_FIRST_ROW_KEY] = str(rows.min()).encode()
+        metadata[_LAST_ROW_KEY] = str(rows.max()).encode()
+    return metadata
+
+
+def _first_row(part: Any) -> int:
+    """Return the first store row of a part; a part without stars may stand anywhere."""
+    return int(part.schema.metadata.get(_FIRST_ROW_KEY, b"-1"))
+
+
+def _check_unique(apstar_id: Any) -> None:
+    """Refuse a catalogue in which a spectrum occurs twice."""
+    counts = pc.value_counts(apstar_id)
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values").to_pylist()
+    if repeated:
+        raise IntegrityError(
+            f"{len(repeated)} stars are twice in the parts, {repeated[0]} among them; "
+            "remove the parts and run the same again"
+        )
+
+
+def _single(estimate: DoubleArray) -> FloatArray:
+    """Return estimates in the precision of the catalogue; too large for it is infinite."""
+    with np.errstate(over="ignore"):
+        return estimate.astype(np.float32)
+
+
+def _null_unless(is_valid: BoolArray, values: FloatArray) -> Any:
+    return pa.array(values, mask=~is_valid)
+
+
+def _nan_to_null(column: Any) -> Any:
+    """Return a column in which what is not a number is null."""
+    if not pa.types.is_floating(column.type):
+        return column
+    return pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
+
+
+def _label_columns(stars: Any, labels: Any) -> dict[str, Any]:
+    """Return the training labels of each star, null where it has none."""
+    of_star = pc.index_in(stars["row"], value_set=labels["row"].combine_chunks())
+    picked = labels.take(of_star)
+    is_other = pc.fill_null(pc.not_equal(picked["apstar_id"], stars["apstar_id"]), fill_value=False)
+    if pc.any(is_other).as_py():
+        raise IntegrityError("the labels belong to another store; attach the label tables to this one again")
+    columns = {f"{name}_label": picked[name] for name in LABEL_NAMES}
+    return columns | {"data_set": picked["data_set"], "data_type": picked["data_type"]}

@@ -1,0 +1,78 @@
+"""What can go wrong, in the words that a user reads."""
+
+from enum import StrEnum
+from pathlib import Path
+
+
+class ApogeeBatchError(Exception):
+    """Something that a user can mend; the message names the thing, the problem and the remedy."""
+
+    exit_code = 1
+
+
+class UsageError(ApogeeBatchError):
+    """A wrong option, path, table or setting."""
+
+    exit_code = 2
+
+
+class TooManyBadInputsError(ApogeeBatchError):
+    """More inputs had to be rejected than a run accepts."""
+
+    exit_code = 3
+
+
+class ClusterError(ApogeeBatchError):
+    """The workers could not be started, or were lost for good."""
+
+    exit_code = 4
+
+
+class IntegrityError(ApogeeBatchError):
+    """Something written earlier is missing, damaged or does not add up."""
+
+    exit_code = 5
+
+
+class IncompleteRunError(ApogeeBatchError):
+    """A run stopped before its end; running the same command again goes on with it."""
+
+    exit_code = 75
+
+
+class RejectReason(StrEnum):
+    """Why an input gave no spectrum: the `reason` column of `rejects.parquet`."""
+
+    EMPTY = "EMPTY"  # a file of no bytes
+    NOT_FITS = "NOT_FITS"  # does not begin as a FITS file does
+    TRUNCATED = "TRUNCATED"  # shorter than its headers promise
+    MISSING_HDU = "MISSING_HDU"  # flux, error or mask extension absent
+    NOT_APSTAR = "NOT_APSTAR"  # a FITS file of another product
+    BAD_SHAPE = "BAD_SHAPE"  # not 8575 pixels
+    BAD_GRID = "BAD_GRID"  # another wavelength grid
+    BAD_ID = "BAD_ID"  # an identifier with characters that identifiers do not have
+    BAD_MASK = "BAD_MASK"  # mask values that do not fit 32 bits
+    NO_GOOD_PIXELS = "NO_GOOD_PIXELS"  # no pixel with a measurement
+    TOO_LARGE = "TOO_LARGE"  # larger than any apStar file, for example a gzip bomb
+    UNREADABLE = "UNREADABLE"  # no permission, not a regular file, or a read error
+    DUPLICATE_STAR = "DUPLICATE_STAR"  # a second file with the apstar_id of an earlier one
+
+
+class ApStarError(ApogeeBatchError):
+    """An apStar file that cannot be used.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    reason : RejectReason
+        The reason code.
+    text : str
+        What was found, for people.
+    """
+
+    def __init__(self, path: Path, reason: RejectReason, text: str) -> None:
+        super().__init__(f"{path}: {text}")
+        self.path = path
+        self.reason = reason
+        self.text = text

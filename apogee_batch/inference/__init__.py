@@ -1,0 +1,1 @@
+"""Spectra in, label estimates out."""

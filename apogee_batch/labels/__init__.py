@@ -1,0 +1,1 @@
+"""Training labels and where they come from."""

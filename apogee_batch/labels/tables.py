@@ -1,0 +1,185 @@
+"""A table of training labels: which of its columns mean what, in which unit."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from apogee_batch.errors import UsageError
+from apogee_batch.labels.formats import RawColumn, TableFile, open_table
+from apogee_batch.labels.rows import LabelTable, complete_rows, first_row_of_each_star
+from apogee_batch.labels.units import to_label_unit
+from apogee_batch.schema import DATA_SETS, DATA_TYPES, LABEL_NAMES, DoubleArray
+
+__all__ = ["KNOWN_NAMES", "LabelTable", "read_label_table"]
+
+KNOWN_NAMES = {  # our name, and those that are taken for it whatever their case; [M/H] is not [Fe/H]
+    "apogee_id": ("apogee_id",),
+    "apstar_id": ("apstar_id",),
+    "teff": ("teff",),
+    "logg": ("logg",),
+    "fe_h": ("fe_h", "feh"),
+    "data_set": ("data_set",),
+}
+IDENTIFIERS = ("apogee_id", "apstar_id")
+MISSING_AT_OR_BELOW = -99.0  # APOGEE writes -9999, others -999 or -99; no label in any unit reaches so low
+
+
+def read_label_table(
+    path: Path, data_type: str, *, column_map: Mapping[str, str] | None = None
+) -> LabelTable:
+    """Read a table of labels in FITS, CSV, ECSV, Parquet or VOTable.
+
+    Needed are `teff`, `logg`, `fe_h` and `apogee_id` or `apstar_id` (or both: `apstar_id` is the
+    more exact). A column `data_set` sets the split of the rows where it is filled in.
+
+    Parameters
+    ----------
+    path : Path
+        The table; its suffix tells the format.
+    data_type : str
+        "payne", "mstar" or "yso".
+    column_map : mapping of str to str, optional
+        Our name of a column to the table's. Other columns are found by our name, whatever its case.
+
+    Returns
+    -------
+    LabelTable
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be read, a column is missing, ambiguous or no number, a unit cannot be
+        converted, or a split has another name.
+    """
+    if data_type not in DATA_TYPES:
+        raise UsageError(f"unknown label type {data_type!r}; it is one of {', '.join(DATA_TYPES)}")
+    file = open_table(path)
+    names = _column_names(path, file, column_map or {})
+    raw = file.read(tuple(dict.fromkeys(names.values())))
+    columns = {ours: raw[theirs] for ours, theirs in names.items()}
+    for ours, column in columns.items():
+        if column.values.ndim != 1:
+            raise UsageError(f"{path}: column {names[ours]!r} holds vectors; give a column of single values")
+    n_rows = len(next(iter(columns.values())).values)
+    labels = [
+        _label_values(label, columns[label], f"{path}: column {names[label]!r}") for label in LABEL_NAMES
+    ]
+    texts = {name: _texts(columns[name]) if name in columns else ("",) * n_rows for name in IDENTIFIERS}
+    data_set = ("",) * n_rows
+    if "data_set" in columns:
+        data_set = _splits(_texts(columns["data_set"]), f"{path}: column {names['data_set']!r}")
+    everything = LabelTable(
+        source=str(path),
+        data_type=data_type,
+        apogee_id=texts["apogee_id"],
+        apstar_id=texts["apstar_id"],
+        labels=np.stack(labels, axis=1),
+        data_set=data_set,
+        n_rows=n_rows,
+    )
+    return first_row_of_each_star(complete_rows(everything))
+
+
+def _column_names(path: Path, file: TableFile, column_map: Mapping[str, str]) -> dict[str, str]:
+    """Return the table's name of each of our columns that it has."""
+    unknown = sorted(set(column_map) - set(KNOWN_NAMES))
+    if unknown:
+        raise UsageError(f"cannot map {', '.join(unknown)}: the columns to map are {', '.join(KNOWN_NAMES)}")
+    found = {}
+    for ours, candidates in KNOWN_NAMES.items():
+        wanted = (column_map[ours],) if ours in column_map else candidates
+        matches = _find(wanted, file.names)
+        if len(matches) > 1:
+            raise UsageError(
+                f"{path}: {' and '.join(matches)} may be {ours}; say which: --map {ours}={matches[0]}"
+            )
+        if matches:
+            found[ours] = matches[0]
+        elif ours in column_map:
+            raise UsageError(f"{path}: no column {column_map[ours]!r} for {ours}; {_listed(file.names)}")
+    missing = [label for label in LABEL_NAMES if label not in found]
+    if not any(name in found for name in IDENTIFIERS):
+        missing.insert(0, "apogee_id")
+    if missing:
+        raise UsageError(
+            f"{path}: no column for {', '.join(missing)}; {_listed(file.names)}; "
+            f"say which is meant: --map {missing[0]}=NAME"
+        )
+    repeated = [ours for ours, theirs in found.items() if list(found.values()).count(theirs) > 1]
+    if repeated:
+        raise UsageError(f"{path}: column {found[repeated[0]]!r} cannot be {' and '.join(repeated)} at once")
+    return found
+
+
+def _find(wanted: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return the columns called as wanted: exactly, else whatever the case; earlier wishes first."""
+    for name in wanted:
+        if name in names:
+            return [name]
+    for name in wanted:
+        matches = [theirs for theirs in names if theirs.strip().lower() == name.lower()]
+        if matches:
+            return matches
+    return []
+
+
+def _listed(names: Sequence[str], *, limit: int = 20) -> str:
+    """Say which columns there are, a few hundred being too many for one line."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"it has {', '.join(names[:limit]) or 'none'}{more}"
+
+
+def _label_values(label: str, column: RawColumn, where: str) -> DoubleArray:
+    """Return a label in its unit; NaN where it is missing."""
+    is_missing = column.is_missing
+    if column.values.dtype.kind not in "fiu" and not is_missing.all():
+        i = _first_text(column)
+        raise UsageError(
+            f"{where} is not of numbers ({str(column.values[i])!r} in row {i + 1}); "
+            f"leave a missing value empty, or map another column: --map {label}=NAME"
+        )
+    values = np.full(len(is_missing), np.nan)
+    values[~is_missing] = column.values[~is_missing]
+    values[~np.isfinite(values) | (values <= MISSING_AT_OR_BELOW)] = np.nan
+    converted = to_label_unit(label, values, column.unit, where=where)
+    if label == "teff":
+        converted = np.where(converted > 0, converted, np.nan)  # 0 K is another way to say unknown
+    return converted
+
+
+def _first_text(column: RawColumn) -> int:
+    """Return the first row of a column whose value is no number."""
+    for i in np.flatnonzero(~column.is_missing):
+        try:
+            float(column.values[i])
+        except (TypeError, ValueError):
+            return int(i)
+    return int(np.flatnonzero(~column.is_missing)[0])
+
+
+def _texts(column: RawColumn) -> tuple[str, ...]:
+    """Return texts without their padding; "" where missing."""
+    return tuple(
+        "" if missing else _text(value)
+        for value, missing in zip(column.values.tolist(), column.is_missing.tolist(), strict=True)
+    )
+
+
+def _text(value: Any) -> str:
+    """Return one text; FITS gives padded bytes."""
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return text.strip("\0 \t\r\n")
+
+
+def _splits(texts: Sequence[str], where: str) -> tuple[str, ...]:
+    """Return the split that each row asks for, in our words."""
+    splits = tuple(text.lower() for text in texts)
+    others = sorted(set(splits) - {*DATA_SETS, ""})
+    if others:
+        raise UsageError(
+            f"{where} holds {others[0]!r}; the splits are called {', '.join(DATA_SETS)} "
+            "(a validation set is dev), and an empty cell is drawn by the star's name"
+        )
+    return splits

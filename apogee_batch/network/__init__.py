@@ -1,0 +1,1 @@
+"""The CNN and how it learns."""

@@ -1,0 +1,89 @@
+"""What chance decides in a training: batches, Payne stars of a round, dropout. All follows from the seed."""
+
+import hashlib
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from apogee_batch.network.recipe import Recipe
+from apogee_batch.network.stopping import FOCUS_TYPES
+from apogee_batch.network.training_set import RowArray, TrainingSet
+
+
+def derive_generator(seed: int, *purpose: str | int, device: str = "cpu") -> torch.Generator:
+    """Return a random generator of its own for one purpose of a training.
+
+    Nothing is drawn from a shared stream, so an epoch draws the same numbers whether the training was
+    stopped before it or not.
+
+    Parameters
+    ----------
+    seed : int
+        Of the training.
+    *purpose : str or int
+        For example "order", 12.
+    device : str
+    """
+    text = "/".join(map(str, (seed, *purpose)))
+    digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+def draw_adaptation_rows(training_set: TrainingSet, recipe: Recipe, *, seed: int, round_: int) -> RowArray:
+    """Return the training rows of an adaptation round: all M dwarfs and YSOs, a share of the Payne stars.
+
+    Parameters
+    ----------
+    training_set : TrainingSet
+    recipe : Recipe
+    seed : int
+    round_ : int
+        Each round has its own Payne stars.
+    """
+    payne = training_set.rows("train", "payne")
+    n_drawn = round(recipe.adaptation_payne_fraction * len(payne))
+    order = torch.randperm(len(payne), generator=derive_generator(seed, "payne", round_))
+    focus = training_set.rows("train", *FOCUS_TYPES)
+    return np.sort(np.concatenate([focus, payne[order[:n_drawn].numpy()]]))
+
+
+def draw_batches(rows: RowArray, recipe: Recipe, *, seed: int, epoch: int) -> list[RowArray]:
+    """Return the batches of an epoch: as many passes through the rows as it takes, each in a new order.
+
+    Parameters
+    ----------
+    rows : ndarray of int64
+    recipe : Recipe
+    seed : int
+    epoch : int
+    """
+    n_passes = max(1, math.ceil(recipe.min_steps_per_epoch * recipe.batch_size / len(rows)))
+    generator = derive_generator(seed, "order", epoch)
+    order = torch.cat([torch.randperm(len(rows), generator=generator) for _ in range(n_passes)])
+    return [rows[part.numpy()] for part in torch.split(order, recipe.batch_size)]
+
+
+def make_dropout(recipe: Recipe, *, seed: int, epoch: int, device: str) -> Callable[[Tensor], Tensor] | None:
+    """Return the dropout of an epoch; None for a recipe without.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    seed : int
+    epoch : int
+    device : str
+        Of the tensors that it will be called with.
+    """
+    rate = recipe.dropout
+    if rate == 0:
+        return None
+    generator = derive_generator(seed, "dropout", epoch, device=device)
+
+    def drop(outputs: Tensor) -> Tensor:
+        keeps = torch.rand(outputs.shape, generator=generator, device=outputs.device) >= rate
+        return outputs * keeps / (1.0 - rate)
+
+    return drop

@@ -1,0 +1,63 @@
+"""`metrics.jsonl`: one line of JSON for each epoch of a training."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from apogee_batch.files import canonical_json, write_text
+from apogee_batch.network.state import EpochMetrics
+
+METRICS_FILE = "metrics.jsonl"
+
+
+def append_metrics(path: Path, metrics: EpochMetrics, *, seconds: float) -> None:
+    """Add the line of an epoch, so that it can be read at once.
+
+    Parameters
+    ----------
+    path : Path
+    metrics : EpochMetrics
+        Losses that are not numbers become null.
+    seconds : float
+        Time that the epoch took.
+    """
+    values = _without_nan(asdict(metrics) | {"seconds": round(seconds, 3)})
+    with path.open("a", encoding="utf-8") as file:
+        file.write(canonical_json(values) + "\n")
+        file.flush()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a training; none where there is no file, a torn last line left out."""
+    if not path.is_file():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:  # cut short by a kill; the epoch is done again
+            break
+    return lines
+
+
+def keep_metrics(path: Path, *, last_epoch: int) -> None:
+    """Drop the lines of epochs that will be done again because their state was not saved.
+
+    Parameters
+    ----------
+    path : Path
+    last_epoch : int
+        Epoch of the state that the training goes on from; 0: from the start.
+    """
+    kept = [line for line in read_metrics(path) if line["epoch"] <= last_epoch]
+    write_text(path, "".join(canonical_json(line) + "\n" for line in kept))
+
+
+def _without_nan(value: Any) -> Any:
+    """Replace what JSON cannot say by null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(held) for key, held in value.items()}
+    if isinstance(value, float) and not abs(value) < float("inf"):
+        return None
+    return value

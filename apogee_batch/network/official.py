@@ -1,0 +1,76 @@
+"""The authors' published weights of APOGEE Net I."""
+
+import pickle
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from apogee_batch.errors import UsageError
+from apogee_batch.network.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from apogee_batch.network.header import CheckpointHeader
+from apogee_batch.network.model import SpectrumNet
+from apogee_batch.network.scaling import OFFICIAL_SCALER, InputTransform
+
+MAX_KEYS_NAMED = 6
+
+
+def import_official(file: Path, folder: Path) -> Checkpoint:
+    """Turn the authors' state dict into a checkpoint of this package.
+
+    The input is `raw` and the scaler is the authors'; the range of their training labels is not known.
+
+    Parameters
+    ----------
+    file : Path
+        What `torch.save(model.state_dict(), file)` wrote.
+    folder : Path
+        Where the checkpoint goes.
+
+    Raises
+    ------
+    UsageError
+        If the file is missing, is not a state dict, or is that of another network.
+    """
+    weights = _read_state_dict(file)
+    _check_against_model(weights, file)
+    header = CheckpointHeader(origin="official", transform=InputTransform("raw"), scaler=OFFICIAL_SCALER)
+    save_checkpoint(folder, {name: tensor.float() for name, tensor in weights.items()}, header)
+    return load_checkpoint(folder)
+
+
+def _read_state_dict(file: Path) -> dict[str, Tensor]:
+    """Read tensors only: nothing in the file is run."""
+    if not file.is_file():
+        raise UsageError(f"{file}: no such file; name the authors' state dict (.pt)")
+    try:
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(f"{file} is not a torch file of weights only: {reason}") from error
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise UsageError(f"{file} holds no state dict (a dict of tensors): save `model.state_dict()`")
+    return loaded
+
+
+def _check_against_model(weights: dict[str, Tensor], file: Path) -> None:
+    """Refuse weights that are not those of `SpectrumNet`, saying what differs."""
+    with torch.device("meta"):
+        expected = SpectrumNet().state_dict()
+    problems = []
+    if missing := [name for name in expected if name not in weights]:
+        problems.append(f"missing {_list(missing)}")
+    if unexpected := [name for name in weights if name not in expected]:
+        problems.append(f"unexpected {_list(unexpected)}")
+    for name, tensor in expected.items():
+        if name in weights and weights[name].shape != tensor.shape:
+            problems.append(f"{name} has shape {tuple(weights[name].shape)}, not {tuple(tensor.shape)}")
+        elif name in weights and not bool(torch.isfinite(weights[name]).all()):
+            problems.append(f"{name} holds NaN or infinity")
+    if problems:
+        raise UsageError(f"{file} is not a state dict of APOGEE Net I: {'; '.join(problems)}")
+
+
+def _list(names: list[str]) -> str:
+    more = f" and {len(names) - MAX_KEYS_NAMED} more" if len(names) > MAX_KEYS_NAMED else ""
+    return ", ".join(names[:MAX_KEYS_NAMED]) + more

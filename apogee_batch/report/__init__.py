@@ -1,0 +1,1 @@
+"""What astronomers look at."""

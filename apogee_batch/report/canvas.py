@@ -1,0 +1,120 @@
+"""What all figures share: colours, sizes, and pictures whose bytes depend on the data alone."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib.style
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PathCollection
+from matplotlib.colors import Colormap, ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+
+from apogee_batch.files import replace_on_success
+from apogee_batch.schema import DoubleArray
+
+DPI = 180
+INK = "#333333"
+BACKGROUND_COLOUR = "#c4c4c4"
+# Okabe & Ito's colours, which people with any colour vision tell apart; the markers differ too.
+TYPE_COLOURS = {"payne": "#0072b2", "mstar": "#d55e00", "yso": "#009e73"}
+TYPE_MARKERS = {"payne": "o", "mstar": "^", "yso": "D"}
+TYPE_NAMES = {"payne": "Payne stars", "mstar": "M dwarfs", "yso": "YSOs"}
+AXIS_TITLES = {
+    "logg": r"log $g$  (dex, cm s$^{-2}$)",
+    "teff": r"$T_{\rm eff}$  (K)",
+    "fe_h": "[Fe/H]  (dex)",
+}
+STYLE = {
+    "font.size": 9.0,
+    "axes.labelsize": 10.0,
+    "axes.titlesize": 10.0,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlelocation": "left",
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.direction": "in",
+    "ytick.direction": "in",
+    "xtick.top": True,
+    "ytick.right": True,
+    "legend.frameon": False,
+    "legend.handletextpad": 0.2,
+}
+FEWEST_DENSE = 20_000  # from here on points hide one another: they are averaged in cells
+LEAST_PADDING = 0.01  # of the whole frame, where all values are equal
+LEGEND_MARKER_SIZE = 30.0  # points squared, whatever the size in the panel
+
+
+@contextmanager
+def save_figure(path: Path, width_in: float, height_in: float) -> Iterator[Figure]:
+    """Give an empty figure; save it as PNG when the block ends without an error.
+
+    The settings of the user's matplotlib are not used, no date or version goes into the file, and
+    the file is replaced whole: the same data give the same bytes with the same matplotlib.
+
+    Parameters
+    ----------
+    path : Path
+        The PNG file.
+    width_in, height_in : float
+        Size in inches, at `DPI` dots an inch.
+    """
+    with matplotlib.style.context(["default", STYLE]):
+        figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
+        with replace_on_success(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
+
+
+def metallicity_colours() -> Colormap:
+    """Return viridis without its brightest end, which white paper swallows."""
+    return ListedColormap(colormaps["viridis"](np.linspace(0.0, 0.92, 256)), name="metallicity")
+
+
+def find_limits(values: DoubleArray, *, within: tuple[float, float]) -> tuple[float, float]:
+    """Return axis limits that hold all values inside `within`, with a margin.
+
+    Parameters
+    ----------
+    values : ndarray of float64, any shape
+        May be empty or hold NaN.
+    within : tuple of float
+        Lowest and highest limit; also what is returned where there is nothing to show.
+    """
+    shown = values[(values >= within[0]) & (values <= within[1])]
+    if shown.size == 0:
+        return within
+    low, high = float(shown.min()), float(shown.max())
+    padding = max(0.04 * (high - low), LEAST_PADDING * (within[1] - within[0]))
+    return low - padding, high + padding
+
+
+def marker_size(n_points: int) -> float:
+    """Return the area of a marker in points squared: 40 for ten points, 2 for many thousand."""
+    return float(np.clip(120.0 / np.sqrt(max(n_points, 1)), 2.0, 40.0))
+
+
+def marker_alpha(n_points: int) -> float:
+    """Return how opaque a marker is: less where many lie above one another."""
+    return float(np.clip(30.0 / np.sqrt(max(n_points, 1)), 0.1, 0.8))
+
+
+def make_legible(legend: Legend) -> None:
+    """Show the markers of a legend in one size and opaque, however small they are in the panel."""
+    for handle in legend.legend_handles:
+        if isinstance(handle, PathCollection):
+            handle.set_sizes([LEGEND_MARKER_SIZE])
+            handle.set_alpha(1.0)
+
+
+def write_note(axes: Axes, text: str) -> None:
+    """Write a few words in the lower left corner of a panel."""
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0}
+    axes.text(0.02, 0.03, text, transform=axes.transAxes, ha="left", va="bottom", fontsize=8, bbox=box)

@@ -1,0 +1,1 @@
+"""The order of work, where it runs, and what is done."""

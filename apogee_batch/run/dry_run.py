@@ -1,0 +1,82 @@
+"""What a command would do, without doing it."""
+
+from pathlib import Path
+
+from apogee_batch.network.checkpoint import load_checkpoint
+from apogee_batch.run.catalog_run import MODEL_FOLDER, inference_ledger, plan_run
+from apogee_batch.run.config import RunConfig
+from apogee_batch.run.infer import shards_with_stars
+from apogee_batch.run.ingest import ingest_ledger
+from apogee_batch.run.ingest_plan import IngestPlan
+from apogee_batch.run.plan import read_plan
+from apogee_batch.run.train import is_trained
+from apogee_batch.store.spectra import CHUNK_STARS, STAR_ARRAYS, open_store
+from apogee_batch.store.tables import read_labels, read_stars
+from apogee_batch.survey.pixels import N_PIXELS
+
+BYTES_PER_VALUE = 4
+GIB = 1 << 30
+PROCESS_GIB = 0.6  # Python with torch and Dask, measured
+FORWARD_GIB = 0.3  # activations of one forward pass on a CPU, measured
+PART_BYTES_PER_STAR = 200
+
+
+def _spectra_gib(n_stars: int, n_arrays: int) -> float:
+    return n_stars * n_arrays * N_PIXELS * BYTES_PER_VALUE / GIB
+
+
+def describe_ingest(store: Path, plan: IngestPlan) -> list[str]:
+    """Say what an ingest would read and write."""
+    done = set(ingest_ledger(store, plan).done(check_bytes=False)) if plan.folder.is_dir() else set()
+    n_bytes = sum(size for size in plan.inputs["size"].to_pylist() if size > 0)
+    n_stars = sum(plan.inputs["n_rows"].to_pylist())
+    raw_gib = _spectra_gib(n_stars, len(STAR_ARRAYS))
+    memory = PROCESS_GIB + 3 * _spectra_gib(plan.shard_stars, len(STAR_ARRAYS))
+    return [
+        f"would ingest {len(plan.inputs)} files ({n_bytes / GIB:.3f} GiB) into {store}",
+        f"spectra: {n_stars}, at most {raw_gib:.3f} GiB before compression",
+        f"shards: {len(plan.shards)} of {plan.shard_stars} stars, {len(done)} done already",
+        f"files written: {len(plan.shards) * (len(STAR_ARRAYS) + 3) + 12}",
+        f"memory per worker: at most about {memory:.1f} GiB",
+    ]
+
+
+def describe_run(store: Path, out: Path, model: Path | None, config: RunConfig) -> list[str]:
+    """Say what a run would compute and write."""
+    plan = plan_run(store, out, model, config)
+    shards = shards_with_stars(store)
+    n_stars, shard_stars = len(read_stars(store)), open_store(store).shard_stars
+    begun = read_plan(out)
+    state = "nothing done yet"
+    if begun is not None and begun != plan:
+        state = "the folder holds a run with another plan: it would be refused"
+    elif begun is not None:
+        state = f"{_n_done(out, plan, model)} of {len(shards)} shards done already"
+    memory = PROCESS_GIB + FORWARD_GIB + _spectra_gib(min(shard_stars, n_stars) + CHUNK_STARS, 3)
+    lines = [
+        f"would estimate labels of {n_stars} stars of {store}",
+        f"forward passes: {n_stars * (config.inference.realizations + 1):,}",
+        f"shards: {len(shards)} of up to {shard_stars} stars; {state}",
+        f"reads {_spectra_gib(n_stars, 2):.3f} GiB of spectra before compression; "
+        f"writes about {n_stars * PART_BYTES_PER_STAR * 3 / GIB:.3f} GiB in {2 * len(shards) + 10} files",
+        f"memory per worker: at most about {memory:.1f} GiB",
+    ]
+    if model is None:
+        lines.append(_describe_training(store, out / MODEL_FOLDER, config))
+    return lines
+
+
+def _n_done(out: Path, plan: dict[str, object], model: Path | None) -> int:
+    folder = out / MODEL_FOLDER if model is None else model
+    if model is None and not is_trained(folder):
+        return 0
+    return len(inference_ledger(out, plan, load_checkpoint(folder).sha256).done(check_bytes=False))
+
+
+def _describe_training(store: Path, folder: Path, config: RunConfig) -> str:
+    if is_trained(folder):
+        return "training: done already"
+    labels = read_labels(store)
+    n_labels = 0 if labels is None else len(labels)
+    memory = PROCESS_GIB + 2.5 + 2 * _spectra_gib(n_labels, 1)
+    return f"training: recipe {config.training.recipe} on {n_labels} labelled spectra, about {memory:.1f} GiB"

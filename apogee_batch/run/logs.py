@@ -1,0 +1,51 @@
+"""Logs of a run: one JSON object a line, under the run's folder."""
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LOGGER = "apogee_batch"
+LOG_FILE = "driver.jsonl"
+
+
+class JsonFormatter(logging.Formatter):
+    """A log record as one JSON object: time (UTC), level, where, message, and a traceback if there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line = {
+            "time": f"{moment}.{int(record.msecs):03d}Z",
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+@contextmanager
+def log_to_folder(folder: Path) -> Iterator[logging.Logger]:
+    """Write what the package logs, and an error that ends the block, to `folder`/driver.jsonl."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(folder / LOG_FILE, encoding="utf-8")
+    handler.setFormatter(JsonFormatter())
+    logger = logging.getLogger(LOGGER)
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        logger.info("begin")
+        yield logger
+        logger.info("end")
+    except BaseException as error:
+        logger.exception("stopped: %s", error)
+        raise
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+        handler.close()

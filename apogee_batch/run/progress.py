@@ -1,0 +1,145 @@
+"""What a person sees while a command works: a bar on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+PLAIN_INTERVAL_S = 10.0
+
+
+class ProgressView(Protocol):
+    """How stages tell what they do."""
+
+    def start(self, stage: str, total: int, unit: str, done: int = 0) -> None:
+        """Begin a stage of `total` units, `done` of which an earlier attempt left."""
+
+    def advance(self, n: int, note: str = "") -> None:
+        """Count `n` more units; `note` replaces what stands beside the bar."""
+
+    def finish(self) -> None:
+        """End the stage."""
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+
+
+class SilentView:
+    """Says nothing: for tests and for callers of the library."""
+
+    def start(self, stage: str, total: int, unit: str, done: int = 0) -> None:
+        """See `ProgressView`."""
+
+    def advance(self, n: int, note: str = "") -> None:
+        """See `ProgressView`."""
+
+    def finish(self) -> None:
+        """See `ProgressView`."""
+
+    def say(self, text: str) -> None:
+        """See `ProgressView`."""
+
+
+class PlainView:
+    """A line now and then, for logs and pipes."""
+
+    def __init__(self, console: Console, *, interval_s: float = PLAIN_INTERVAL_S) -> None:
+        self._console = console
+        self._interval_s = interval_s
+        self._stage, self._unit, self._note = "", "", ""
+        self._done, self._total, self._begun_with = 0, 0, 0
+        self._started = self._spoken = time.monotonic()
+
+    def start(self, stage: str, total: int, unit: str, done: int = 0) -> None:
+        """See `ProgressView`."""
+        self._stage, self._unit, self._note = stage, unit, ""
+        self._done, self._total, self._begun_with = done, total, done
+        self._started = self._spoken = time.monotonic()
+        self._line(f"{stage}: {total - done} {unit} to do" + (f", {done} done before" if done else ""))
+
+    def advance(self, n: int, note: str = "") -> None:
+        """See `ProgressView`."""
+        self._done += n
+        self._note = note or self._note
+        if time.monotonic() - self._spoken >= self._interval_s and self._done < self._total:
+            self._spoken = time.monotonic()
+            self._line(self._state())
+
+    def finish(self) -> None:
+        """See `ProgressView`."""
+        self._line(self._state() + " - done")
+
+    def say(self, text: str) -> None:
+        """See `ProgressView`."""
+        self._line(text)
+
+    def _state(self) -> str:
+        elapsed = max(time.monotonic() - self._started, 1e-3)
+        rate = (self._done - self._begun_with) / elapsed
+        note = f", {self._note}" if self._note else ""
+        return f"{self._stage}: {self._done}/{self._total} {self._unit}, {rate:.3g}/s, {elapsed:.0f} s{note}"
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+class BarView:
+    """A live bar on a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars: Progress | None = None
+
+    def start(self, stage: str, total: int, unit: str, done: int = 0) -> None:
+        """See `ProgressView`."""
+        self._bars = Progress(
+            TextColumn("{task.description:<7}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TextColumn(unit),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=self._console,
+        )
+        self._bars.add_task(stage, total=total, completed=done, note="")
+        self._bars.start()
+
+    def advance(self, n: int, note: str = "") -> None:
+        """See `ProgressView`."""
+        if self._bars is not None:
+            task = self._bars.tasks[0]
+            self._bars.update(task.id, advance=n, note=note or task.fields["note"])
+
+    def finish(self) -> None:
+        """See `ProgressView`."""
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+    def say(self, text: str) -> None:
+        """See `ProgressView`."""
+        (self._bars.console if self._bars else self._console).print(
+            text, highlight=False, markup=False, soft_wrap=True
+        )
+
+
+@contextmanager
+def progress_view(console: Console) -> Iterator[ProgressView]:
+    """Choose a view for the console, and leave the terminal clean whatever happens."""
+    view: BarView | PlainView = BarView(console) if console.is_terminal else PlainView(console)
+    try:
+        yield view
+    finally:
+        if isinstance(view, BarView):
+            view.finish()

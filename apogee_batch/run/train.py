@@ -1,0 +1,136 @@
+"""The training stage: labelled rows of the store in, a model folder out."""
+
+import json
+from concurrent.futures import Future, wait
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from apogee_batch.errors import UsageError
+from apogee_batch.files import sha256_of_file
+from apogee_batch.network.checkpoint import Checkpoint, load_checkpoint
+from apogee_batch.network.metrics import METRICS_FILE, read_metrics
+from apogee_batch.network.recipe import Recipe, load_recipe
+from apogee_batch.run.clusters import Workers, available_cores
+from apogee_batch.run.config import RunConfig
+from apogee_batch.run.ingest_plan import ingest_folders
+from apogee_batch.run.plan import read_plan, settle_plan, software_versions
+from apogee_batch.run.progress import ProgressView
+from apogee_batch.run.train_task import train_network
+from apogee_batch.store.tables import LABELS, table_path
+
+POLL_S = 0.5
+ATTACH = "attach labels with 'apogee-batch labels attach STORE --payne TABLE'"
+
+
+def store_fingerprint(store: Path) -> str:
+    """Return a hash of everything that the store's ingests wrote, from their ledgers."""
+    digest = sha256()
+    for folder in ingest_folders(store):
+        for path in sorted((folder / "ledger").glob("[0-9]*.json")):
+            files = json.loads(path.read_text(encoding="utf-8"))["files"]
+            digest.update("".join(file["sha256"] for file in files).encode())
+    return digest.hexdigest()
+
+
+def plan_training(store: Path, out: Path, config: RunConfig, recipe: Recipe) -> dict[str, Any]:
+    """Return the plan of a training as JSON values.
+
+    The number of threads is part of it, since sums in another order give other last bits; where the
+    user gave none, a training that was begun keeps its own.
+    """
+    labels = table_path(store, LABELS)
+    if not labels.is_file():
+        raise UsageError(f"{store}: has no labels to train on; {ATTACH}, or give --model")
+    begun = (read_plan(out) or {}).get("threads")
+    return {
+        "kind": "train",
+        "store_sha256": store_fingerprint(store),
+        "labels_sha256": sha256_of_file(labels),
+        "recipe": recipe.to_json(),
+        "seed": config.training.seed,
+        "threads": config.training.threads or begun or available_cores(),
+        "software": software_versions(),
+    }
+
+
+def begin_training(store: Path, out: Path, config: RunConfig) -> dict[str, Any]:
+    """Write the plan of a training, or check that the folder's training has the same one.
+
+    Raises
+    ------
+    UsageError
+        If there are no labels, or the folder holds another training or something else.
+    """
+    plan = plan_training(store, out, config, load_recipe(config.training.recipe))
+    settle_plan(out, plan)
+    return plan
+
+
+def run_training(
+    store: Path, out: Path, config: RunConfig, workers: Workers, progress: ProgressView
+) -> Checkpoint:
+    """Train a network, going on from its last epoch if an earlier attempt stopped.
+
+    Parameters
+    ----------
+    store : Path
+        A store with labels.
+    out : Path
+        Folder for the model.
+    config : RunConfig
+        Settings `training` and the cluster's device.
+    workers : Workers
+        One of them trains.
+    progress : ProgressView
+        What the user sees.
+
+    Raises
+    ------
+    UsageError
+        If there are no labels, or the folder holds another training.
+    """
+    plan = begin_training(store, out, config)
+    if is_trained(out):
+        progress.say(f"train: {out} is trained already")
+        return load_checkpoint(out)
+    future = workers.executor.submit(
+        train_network,
+        str(store),
+        str(out),
+        plan["recipe"],
+        plan["seed"],
+        plan["threads"],
+        config.cluster.device,
+    )
+    _follow(future, out, plan["recipe"]["max_epochs"], progress)
+    for warning in future.result():
+        progress.say(f"WARNING: {warning}")
+    return load_checkpoint(out)
+
+
+def is_trained(out: Path) -> bool:
+    """Tell whether a folder holds a model whose training is over."""
+    return (out / "model.json").is_file() and not (out / "state.json").is_file()
+
+
+def _follow(future: Future[Any], folder: Path, max_epochs: int, progress: ProgressView) -> None:
+    """Show the epochs as the worker writes them to the metrics file."""
+    seen = len(read_metrics(folder / METRICS_FILE))
+    if seen:
+        progress.say(f"train: going on after epoch {seen}")
+    progress.start("train", max_epochs, "epochs")
+    part = ("main", 0)
+    while True:
+        is_over = bool(wait([future], timeout=POLL_S).done)
+        epochs = read_metrics(folder / METRICS_FILE)
+        for epoch in epochs[seen:]:
+            if (epoch["phase"], epoch["round"]) != part:
+                part = (epoch["phase"], epoch["round"])
+                progress.finish()
+                progress.start(f"adapt {epoch['round']}", epoch["max_epochs"], "epochs")
+            progress.advance(1, f"dev loss {epoch['dev_loss']:.4f}")
+        seen = len(epochs)
+        if is_over:
+            break
+    progress.finish()

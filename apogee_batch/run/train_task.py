@@ -1,0 +1,75 @@
+"""What a worker does to train: read the labelled spectra, train, leave a model folder."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from apogee_batch.errors import UsageError
+from apogee_batch.network.recipe import Recipe
+from apogee_batch.network.training_folder import train_in_folder
+from apogee_batch.network.training_set import TrainingSet
+from apogee_batch.run.config import Device
+from apogee_batch.run.devices import choose_device
+from apogee_batch.schema import LABEL_NAMES
+from apogee_batch.store.spectra import open_store, read_spectra
+from apogee_batch.store.tables import read_labels
+
+
+def read_training_set(store: Path) -> TrainingSet:
+    """Read the labelled spectra of a store into memory: 34 kB a star.
+
+    Raises
+    ------
+    UsageError
+        If the store has no labels, or no training or dev stars among them.
+    """
+    labels = read_labels(store)
+    if labels is None:
+        raise UsageError(f"{store}: has no labels to train on")
+    labels = labels.sort_by("row")
+    data_set = labels["data_set"].to_numpy(zero_copy_only=False).astype(str)
+    for wanted in ("train", "dev"):
+        if not (data_set == wanted).any():
+            raise UsageError(f"{store}: none of its {len(labels)} labelled stars is in the {wanted} set")
+    batch = read_spectra(open_store(store), labels["row"].to_numpy(), with_err=False)
+    return TrainingSet(
+        flux=batch.flux,
+        labels=np.stack([labels[name].to_numpy() for name in LABEL_NAMES], axis=1).astype(np.float64),
+        data_type=labels["data_type"].to_numpy(zero_copy_only=False).astype(str),
+        data_set=data_set,
+    )
+
+
+def train_network(
+    store: str, out: str, recipe: dict[str, Any], seed: int, threads: int, device: Device
+) -> list[str]:
+    """Train on the labels of a store and leave a model folder: a task.
+
+    The state is saved after every epoch; a second call goes on from there.
+
+    Parameters
+    ----------
+    store, out : str
+        Paths of the store and of the model's folder.
+    recipe : dict
+        JSON values of the recipe.
+    seed, threads : int
+        Seed of all random numbers; threads on a CPU.
+    device : {"auto", "cpu", "cuda"}
+        Where to compute.
+
+    Returns
+    -------
+    list of str
+        What the training has against itself; empty when all is well.
+    """
+    header = train_in_folder(
+        Path(out),
+        read_training_set(Path(store)),
+        Recipe(**recipe),
+        seed=seed,
+        device=choose_device(device),
+        n_threads=threads,
+    )
+    return list(header.warnings)

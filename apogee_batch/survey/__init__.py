@@ -1,0 +1,1 @@
+"""Survey files: what the telescope gives, and a stand-in for it."""

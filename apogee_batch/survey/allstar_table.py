@@ -1,0 +1,164 @@
+"""The allStar table of a release: the columns that this package uses, in one form for all releases."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from astropy.io import fits
+
+from apogee_batch.errors import UsageError
+from apogee_batch.survey.identity import BRIGHTEST_MAGNITUDE
+from apogee_batch.survey.pixels import MISSING_MAGNITUDE
+from apogee_batch.survey.spectrum import UNKNOWN_STAR, AnyArray, Star
+
+ROWS_AT_ONCE = 65536  # rows lie one behind the other, 4 kB each with columns that nobody here wants
+
+TEXT_COLUMNS = {
+    "apstar_id": "APSTAR_ID",
+    "apogee_id": "APOGEE_ID",
+    "telescope": "TELESCOPE",
+    "field": "FIELD",
+    "file": "FILE",
+}
+NUMBER_COLUMNS = {  # ours: theirs, lowest and highest value that is no filler
+    "ra": ("RA", 0.0, 360.0),
+    "dec": ("DEC", -90.0, 90.0),
+    "j": ("J", BRIGHTEST_MAGNITUDE, np.nextafter(MISSING_MAGNITUDE, 0.0)),
+    "h": ("H", BRIGHTEST_MAGNITUDE, np.nextafter(MISSING_MAGNITUDE, 0.0)),
+    "k": ("K", BRIGHTEST_MAGNITUDE, np.nextafter(MISSING_MAGNITUDE, 0.0)),
+}
+INTEGER_COLUMNS = {  # ours: theirs, value where there is none, lowest value that is no filler
+    "location_id": ("LOCATION_ID", 0, 1),
+    "n_visits": ("NVISITS", UNKNOWN_STAR.n_visits, 1),
+    "starflag": ("STARFLAG", UNKNOWN_STAR.starflag, 0),
+    "commiss": ("COMMISS", 0, 0),
+    "extratarg": ("EXTRATARG", 0, 0),
+}
+
+
+@dataclass(frozen=True)
+class AllStar:
+    """The columns of an allStar table that this package uses.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    table : pa.Table, n_stars rows
+        Columns apstar_id, apogee_id, telescope, field, file (strings without padding, "" where
+        there is none); ra, dec, j, h, k (float64, NaN where there is none); location_id (0),
+        n_visits (0), starflag (-1), commiss (0), extratarg (0) (int64).
+    """
+
+    path: Path
+    table: pa.Table
+
+    @property
+    def n_stars(self) -> int:
+        """Number of rows."""
+        return int(self.table.num_rows)
+
+    def stars(self, rows: Sequence[int]) -> list[Star]:
+        """Return what some rows know, as `read_apstar` wants to be told."""
+        return [
+            Star(
+                apstar_id=row["apstar_id"],
+                apogee_id=row["apogee_id"],
+                telescope=row["telescope"],
+                field=row["field"],
+                location_id=row["location_id"] or None,
+                ra=row["ra"],
+                dec=row["dec"],
+                j=row["j"],
+                h=row["h"],
+                k=row["k"],
+                snr=UNKNOWN_STAR.snr,
+                snr_header=UNKNOWN_STAR.snr_header,
+                n_visits=row["n_visits"],
+                visit=UNKNOWN_STAR.visit,
+                starflag=row["starflag"],
+                release=UNKNOWN_STAR.release,
+                n_bad_pixels=UNKNOWN_STAR.n_bad_pixels,
+                file=row["file"],
+            )
+            for row in self.table.take(pa.array(rows, pa.int64())).to_pylist()
+        ]
+
+
+def read_allstar(path: Path | str) -> AllStar:
+    """Read an allStar table of any release from DR12 to DR17.
+
+    Column names are compared without regard to case. Only APOGEE_ID must be there; what another
+    column would have told, headers, folders and file names tell.
+
+    Raises
+    ------
+    UsageError
+        For a file that is no such table.
+    """
+    path = Path(path)
+    remedy = "name the allStar FITS file of a release, for example allStar-l31c.2.fits"
+    try:
+        # memmap: an allStar table has 0.2-4 GB, of which a tenth is used here.
+        with warnings.catch_warnings(), fits.open(path, memmap=True, character_as_bytes=True) as hdus:
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("error", message="File may have been truncated")
+            return AllStar(path, _read_columns(path, hdus, remedy))
+    except (OSError, ValueError, TypeError, IndexError, KeyError, Warning, fits.VerifyError) as error:
+        text = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"{path}: cannot be read as FITS ({text}); {remedy}") from error
+
+
+def _read_columns(path: Path, hdus: Any, remedy: str) -> pa.Table:
+    """Return the wanted columns of the first table that has APOGEE_ID."""
+    tables = [hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU)]
+    for hdu in tables:
+        columns = {
+            column.name.upper(): column.name
+            for column in hdu.columns
+            if hdu.columns.dtype[column.name].shape == ()
+        }
+        if "APOGEE_ID" in columns:
+            starts = range(0, len(hdu.data), ROWS_AT_ONCE)
+            blocks = [_read_block(hdu.data[i : i + ROWS_AT_ONCE], columns) for i in starts]
+            return pa.concat_tables(blocks) if blocks else _read_block(hdu.data, columns)
+    found = ", ".join(name for hdu in tables for name in hdu.columns.names[:12]) or "no table at all"
+    raise UsageError(f"{path}: no column APOGEE_ID; it has {found}; {remedy}")
+
+
+def _read_block(rows: Any, columns: dict[str, str]) -> pa.Table:
+    """Return the wanted columns of some rows."""
+    n_rows = len(rows)
+    block: dict[str, pa.Array] = {}
+    for ours, theirs in TEXT_COLUMNS.items():
+        values = rows[columns[theirs]].tolist() if theirs in columns else [b""] * n_rows
+        block[ours] = pa.array([_text(value) for value in values], pa.string())
+    for ours, (theirs, low, high) in NUMBER_COLUMNS.items():
+        number = _numbers(rows, columns, theirs, np.nan).astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            block[ours] = pa.array(np.where((number >= low) & (number <= high), number, np.nan))
+    for ours, (theirs, filler, low) in INTEGER_COLUMNS.items():
+        value = _numbers(rows, columns, theirs, filler)
+        integer = np.where(np.isfinite(value), value, filler).astype(np.int64)
+        block[ours] = pa.array(np.where(integer >= low, integer, filler))
+    return pa.table(block)
+
+
+def _text(value: bytes | str) -> str:
+    """Return a padded text of a table as text."""
+    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
+    return text.strip(" \0")
+
+
+def _numbers(rows: Any, columns: dict[str, str], name: str, filler: float) -> AnyArray:
+    """Return a column of numbers; `filler` throughout where there is none."""
+    if name not in columns:
+        return np.full(len(rows), filler)
+    values = np.asarray(rows[columns[name]])
+    if values.dtype.kind not in "iufb":
+        raise ValueError(f"column {name} holds no numbers")
+    return values

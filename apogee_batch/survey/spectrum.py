@@ -1,0 +1,195 @@
+"""A star and its spectrum on the apStar grid, or the reason why there is none."""
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from apogee_batch.errors import ApStarError, RejectReason
+from apogee_batch.schema import FloatArray, IntArray
+from apogee_batch.survey.pixels import BAD_PIXEL_ERR, GAP_ERR, GAP_FLUX, N_PIXELS
+
+AnyArray = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Star:
+    """What is known of a star beside its spectrum.
+
+    Attributes
+    ----------
+    apstar_id, apogee_id, telescope, field : str
+        Unique name of the spectrum; 2MASS-style name of the star, not unique; telescope; field. The
+        last two are "" where nothing tells them.
+    location_id : int or None
+        Number of the field.
+    ra, dec : float
+        Degrees, J2000; NaN where unknown.
+    j, h, k : float
+        2MASS magnitudes; NaN where missing.
+    snr : float
+        Median of flux/err over all pixels of this spectrum (NaN gaps left out).
+    snr_header : float
+        SNR card of the file; NaN where absent, and for a visit.
+    n_visits : int
+        Number of visits combined.
+    visit : int
+        0 for the combined spectrum, else the number of the visit, from 1.
+    starflag : int
+        APOGEE_STARFLAG bits.
+    release : str
+        Reduction, for example "r8" or "dr17"; "" where unknown.
+    n_bad_pixels : int
+        Pixels without a measurement.
+    file : str
+        Name of the file, without its folder.
+    """
+
+    apstar_id: str
+    apogee_id: str
+    telescope: str
+    field: str
+    location_id: int | None
+    ra: float
+    dec: float
+    j: float
+    h: float
+    k: float
+    snr: float
+    snr_header: float
+    n_visits: int
+    visit: int
+    starflag: int
+    release: str
+    n_bad_pixels: int
+    file: str
+
+
+UNKNOWN_STAR = Star(
+    apstar_id="",
+    apogee_id="",
+    telescope="",
+    field="",
+    location_id=None,
+    ra=math.nan,
+    dec=math.nan,
+    j=math.nan,
+    h=math.nan,
+    k=math.nan,
+    snr=math.nan,
+    snr_header=math.nan,
+    n_visits=0,
+    visit=0,
+    starflag=-1,
+    release="",
+    n_bad_pixels=0,
+    file="",
+)
+"""What a source of information says that knows nothing of a star."""
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """A spectrum on the apStar grid. A pixel without a measurement has flux 0 and err 1e10.
+
+    Attributes
+    ----------
+    star : Star
+        Whose it is.
+    flux, err : ndarray of float32, shape (n_pixels,)
+        Flux and its one-sigma error, 1e-17 erg/s/cm^2/Angstrom.
+    mask : ndarray of int32, shape (n_pixels,)
+        APOGEE_PIXMASK bits.
+    """
+
+    star: Star
+    flux: FloatArray
+    err: FloatArray
+    mask: IntArray
+
+    def __post_init__(self) -> None:
+        """Check the shapes."""
+        for name in ("flux", "err", "mask"):
+            shape = getattr(self, name).shape
+            if shape != (N_PIXELS,):
+                raise ValueError(f"{name} has shape {shape}, not ({N_PIXELS},)")
+
+
+@dataclass(frozen=True)
+class RejectedSpectrum:
+    """A file that gave no spectrum.
+
+    Attributes
+    ----------
+    path : str
+        The file.
+    apogee_id : str or None
+        Name of the star, where the file or its name told it.
+    reason : RejectReason
+        The reason code.
+    text : str
+        What was found, for people.
+    """
+
+    path: str
+    apogee_id: str | None
+    reason: RejectReason
+    text: str
+
+
+def measure_spectrum(path: Path, star: Star, flux: AnyArray, err: AnyArray, mask: AnyArray) -> Spectrum:
+    """Return a spectrum with its gaps in one form, its SNR measured and its bad pixels counted.
+
+    Parameters
+    ----------
+    path : Path
+        Where the values are from, for the message of an error.
+    star : Star
+        Whose they are; `snr` and `n_bad_pixels` are filled in.
+    flux, err, mask : ndarray, shape (n_pixels,)
+        As a file holds them: any type, either byte order.
+
+    Raises
+    ------
+    ApStarError
+        NO_GOOD_PIXELS, BAD_MASK.
+    """
+    with np.errstate(all="ignore"):  # NaN, 0 and 1e300 are what is looked for here
+        flux32: FloatArray = flux.astype(np.float32)
+        err32: FloatArray = err.astype(np.float32)
+        is_positive = err32 > 0
+        is_gap = ~(is_positive & (err32 < BAD_PIXEL_ERR) & np.isfinite(flux32))
+        ratio: FloatArray = flux32 / err32
+    n_bad_pixels = int(np.count_nonzero(is_gap))
+    if n_bad_pixels == N_PIXELS:
+        which = f"visit {star.visit}" if star.visit else "the spectrum"
+        raise ApStarError(path, RejectReason.NO_GOOD_PIXELS, f"{which} has no pixel with a measurement")
+    # The SNR card is a median over gaps too, where they are numbers (flux 0, err 1e10).
+    is_number = is_positive & np.isfinite(ratio)
+    snr = _median(ratio if is_number.all() else ratio[is_number])
+    np.copyto(flux32, GAP_FLUX, where=is_gap)
+    np.copyto(err32, GAP_ERR, where=is_gap)
+    star = replace(star, snr=snr, n_bad_pixels=n_bad_pixels)
+    return Spectrum(star, flux32, err32, _narrow_mask(path, mask))
+
+
+def _median(values: FloatArray) -> float:
+    """Return the median, NaN of nothing; several times as fast as `np.median` for one spectrum."""
+    middle = len(values) // 2
+    if len(values) % 2:
+        return float(np.partition(values, middle)[middle])
+    if len(values) == 0:
+        return math.nan
+    return float(np.partition(values, (middle - 1, middle))[middle - 1 : middle + 1].mean())
+
+
+def _narrow_mask(path: Path, mask: AnyArray) -> IntArray:
+    """Return a mask as int32; raise BAD_MASK where that would change it."""
+    narrow = mask.astype(np.int32) if mask.dtype.kind in "iu" else None
+    if narrow is None or (mask.dtype.itemsize >= narrow.dtype.itemsize and not np.array_equal(narrow, mask)):
+        text = f"values of type {mask.dtype} that do not fit 32 bits"
+        raise ApStarError(path, RejectReason.BAD_MASK, text)
+    return narrow

@@ -1,0 +1,1 @@
+"""Names, types, units and descriptions of every array and column, as JSON."""

@@ -1,0 +1,254 @@
+"""From a store to a published catalogue: the same bytes wherever and however often it ran."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from astropy.table import Table
+
+from apogee_batch.errors import IntegrityError, UsageError
+from apogee_batch.files import read_json, sha256_of_file
+from apogee_batch.run import commands
+from apogee_batch.run.config import RunConfig
+from apogee_batch.run.progress import SilentView
+from apogee_batch.run.status import describe_status
+from apogee_batch.schema import catalog_columns
+from apogee_batch.store.tables import LABELS, read_stars, table_path
+from apogee_batch.survey.simulate import SimulatedSurvey
+from apogee_batch.survey.sources import find_apstar_files
+
+CATALOG_FILES = ("catalog/catalog.parquet", "catalog/catalog.fits", "rejects.parquet")
+
+
+def make(store: Path, out: Path, config: RunConfig, model: Path | None = None) -> list[str]:
+    return commands.make_catalog(
+        store, out, model=model, config=config, is_dry_run=False, progress=SilentView()
+    )
+
+
+def on_local(config: RunConfig, n_workers: int) -> RunConfig:
+    cluster = config.cluster.model_copy(update={"kind": "local", "workers": n_workers})
+    return config.model_copy(update={"cluster": cluster})
+
+
+def bytes_of(run: Path) -> list[bytes]:
+    return [(run / name).read_bytes() for name in CATALOG_FILES]
+
+
+def test_every_star_is_in_the_catalogue_with_its_labels(finished_run: Path, labelled_store: Path) -> None:
+    catalog = pd.read_parquet(finished_run / "catalog" / "catalog.parquet")
+    assert list(catalog.columns) == [column.name for column in catalog_columns()]
+    stars = read_stars(labelled_store)
+    assert catalog["apstar_id"].tolist() == stars["apstar_id"].to_pylist()
+    assert catalog[["teff", "e_teff", "logg", "fe_h"]].notna().all().all()
+    assert (catalog["e_teff"] > 0).all()
+    assert (catalog["n_realizations"] == 3).all()
+    labels = pq.read_table(table_path(labelled_store, LABELS)).to_pandas().set_index("apstar_id")
+    labelled = catalog[catalog["data_type"].notna()].set_index("apstar_id")
+    assert set(labelled.index) == set(labels.index)
+    np.testing.assert_allclose(labelled["teff_label"], labels.loc[labelled.index, "teff"], rtol=1e-6)
+    assert catalog["teff_label"].isna().sum() == len(catalog) - len(labels) > 0
+
+
+def test_fits_and_parquet_hold_the_same(finished_run: Path) -> None:
+    catalog = pd.read_parquet(finished_run / "catalog" / "catalog.parquet")
+    table = Table.read(finished_run / "catalog" / "catalog.fits")
+    assert str(table["teff"].unit) == "K"
+    np.testing.assert_array_equal(np.asarray(table["teff"], float), catalog["teff"].to_numpy(float))
+    assert [str(x) for x in table["apstar_id"]] == catalog["apstar_id"].tolist()
+
+
+def test_the_manifest_holds_the_hashes_of_what_was_published(finished_run: Path) -> None:
+    manifest = read_json(finished_run / "manifest.json")
+    assert {file["path"] for file in manifest["files"]} == set(CATALOG_FILES)
+    for file in manifest["files"]:
+        assert sha256_of_file(finished_run / file["path"]) == file["sha256"]
+    assert sorted(p.name for p in (finished_run / "catalog").iterdir()) == ["catalog.fits", "catalog.parquet"]
+    for name in ("results.txt", "results.json", "kiel.png", "labels.png"):
+        assert (finished_run / "report" / name).stat().st_size > 500
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_the_catalogue_is_the_same_bytes_on_a_local_cluster(
+    labelled_store: Path, finished_run: Path, serial_config: RunConfig, tmp_path: Path, n_workers: int
+) -> None:
+    make(labelled_store, tmp_path / "run", on_local(serial_config, n_workers))
+    assert bytes_of(tmp_path / "run") == bytes_of(finished_run)
+
+
+def test_a_run_that_was_stopped_ends_in_the_same_bytes(
+    labelled_store: Path, finished_run: Path, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    (run / "manifest.json").unlink()
+    shutil.rmtree(run / "catalog")
+    (run / "ledger" / "00001.json").unlink()
+    damaged = run / "parts" / "part-00002.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    kept = (run / "ledger" / "00000.json").read_bytes()
+    make(labelled_store, run, serial_config)
+    assert (run / "ledger" / "00000.json").read_bytes() == kept
+    assert bytes_of(run) == bytes_of(finished_run)
+
+
+def test_a_given_model_needs_no_labels(
+    survey: SimulatedSurvey, finished_run: Path, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    store = tmp_path / "one.zarr"
+    paths = find_apstar_files([str(survey.spectra)])
+    commands.ingest(
+        [str(path) for path in paths],
+        store,
+        allstar=survey.allstar,
+        config=serial_config,
+        is_dry_run=False,
+        progress=SilentView(),
+    )
+    make(store, tmp_path / "run", serial_config, model=finished_run / "model")
+    catalog = pd.read_parquet(tmp_path / "run" / "catalog" / "catalog.parquet")
+    assert catalog["teff"].notna().all()
+    assert catalog["data_type"].isna().all()
+
+
+def test_a_star_alone_in_a_store_has_the_numbers_that_it_has_among_others(
+    survey: SimulatedSurvey, finished_run: Path, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    path = find_apstar_files([str(survey.spectra)])[17]
+    commands.ingest(
+        [str(path)],
+        tmp_path / "one.zarr",
+        allstar=survey.allstar,
+        config=serial_config,
+        is_dry_run=False,
+        progress=SilentView(),
+    )
+    make(tmp_path / "one.zarr", tmp_path / "run", serial_config, model=finished_run / "model")
+    alone = pd.read_parquet(tmp_path / "run" / "catalog" / "catalog.parquet")
+    among = pd.read_parquet(finished_run / "catalog" / "catalog.parquet").set_index("apstar_id")
+    numbers = [f"{prefix}{name}" for name in ("teff", "logg", "fe_h") for prefix in ("", "e_")]
+    numbers += ["teff_clean", "logg_clean", "fe_h_clean", "snr"]
+    np.testing.assert_array_equal(alone[numbers], among.loc[alone["apstar_id"], numbers])
+
+
+def test_another_seed_in_the_same_folder_is_refused(
+    labelled_store: Path, finished_run: Path, serial_config: RunConfig
+) -> None:
+    other = serial_config.model_copy(
+        update={"inference": serial_config.inference.model_copy(update={"seed": 5})}
+    )
+    with pytest.raises(UsageError, match="seed: 0 -> 5"):
+        make(labelled_store, finished_run, other)
+
+
+def test_a_folder_of_something_else_is_refused(
+    labelled_store: Path, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(UsageError, match="holds something that is not of this program"):
+        make(labelled_store, tmp_path, serial_config)
+
+
+def test_without_labels_and_model_it_says_what_is_wanted(
+    survey: SimulatedSurvey, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    store = tmp_path / "s.zarr"
+    commands.ingest(
+        [str(find_apstar_files([str(survey.spectra)])[0])],
+        store,
+        allstar=None,
+        config=serial_config,
+        is_dry_run=False,
+        progress=SilentView(),
+    )
+    with pytest.raises(UsageError, match="has no labels to train on"):
+        make(store, tmp_path / "run", serial_config)
+
+
+def test_a_lost_part_stops_the_publication(
+    labelled_store: Path,
+    finished_run: Path,
+    serial_config: RunConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    before = (run / "manifest.json").read_bytes()
+    (run / "parts" / "part-00001.parquet").unlink()
+    monkeypatch.setattr("apogee_batch.run.catalog_run.run_shards", lambda *_: None)
+    with pytest.raises(IntegrityError, match=r"part-00001\.parquet"):
+        make(labelled_store, run, serial_config)
+    assert (run / "manifest.json").read_bytes() == before
+
+
+def test_a_dry_run_says_what_is_done_and_writes_nothing(
+    labelled_store: Path, finished_run: Path, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    def dry(out: Path) -> str:
+        return "\n".join(
+            commands.make_catalog(
+                labelled_store, out, model=None, config=serial_config, is_dry_run=True, progress=SilentView()
+            )
+        )
+
+    fresh = dry(tmp_path / "new")
+    assert "labels of 48 stars" in fresh
+    assert "forward passes: 192" in fresh
+    assert "nothing done yet" in fresh
+    assert "labelled spectra" in fresh
+    assert not (tmp_path / "new").exists()
+    assert "3 of 3 shards done already" in dry(finished_run)
+
+
+def test_status_reads_runs_models_and_stores(
+    finished_run: Path, labelled_store: Path, tmp_path: Path
+) -> None:
+    run = "\n".join(describe_status(finished_run))
+    assert "published: 48 stars, 0 rejects" in run
+    assert "finished" in run
+    assert "best dev loss" in "\n".join(describe_status(finished_run / "model"))
+    store = "\n".join(describe_status(labelled_store))
+    assert "ingest 0001: 48 files, done: 48 stars" in store
+    assert "spectra labelled" in store
+    with pytest.raises(UsageError, match="neither a run nor a store"):
+        describe_status(tmp_path)
+
+
+def test_the_log_of_a_run_is_json_lines(finished_run: Path) -> None:
+    lines = (finished_run / "logs" / "driver.jsonl").read_text().splitlines()
+    assert {json.loads(line)["message"] for line in lines} >= {"begin", "end"}
+
+
+def test_training_alone_gives_the_model_that_a_run_trains(
+    labelled_store: Path, finished_run: Path, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    lines = commands.train(labelled_store, tmp_path / "model", config=serial_config, progress=SilentView())
+    assert "dev loss" in lines[0]
+    one, other = (read_json(folder / "model.json") for folder in (tmp_path / "model", finished_run / "model"))
+    assert one["weights_sha256"] == other["weights_sha256"]
+
+
+@pytest.mark.data
+def test_one_star_at_two_releases_is_two_flagged_rows(
+    shared_data: Path, finished_run: Path, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    commands.ingest(
+        [str(shared_data / "apstar")],
+        tmp_path / "real.zarr",
+        allstar=None,
+        config=serial_config,
+        is_dry_run=False,
+        progress=SilentView(),
+    )
+    make(tmp_path / "real.zarr", tmp_path / "run", serial_config, model=finished_run / "model")
+    catalog = pd.read_parquet(tmp_path / "run" / "catalog" / "catalog.parquet")
+    assert len(catalog) == catalog["apstar_id"].nunique() == 13
+    twice = catalog[catalog["apogee_id"] == "2M19390532+4027346"]
+    assert len(twice) == 2
+    assert ((catalog["flags"] & 64) != 0).sum() == 2
+    assert ((twice["flags"] & 64) != 0).all()

@@ -1,0 +1,234 @@
+"""Every file is a row or a reject; nothing is lost, moved or counted twice."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from apogee_batch.errors import IntegrityError, TooManyBadInputsError, UsageError
+from apogee_batch.files import read_json
+from apogee_batch.run import commands
+from apogee_batch.run.config import RunConfig, load_config
+from apogee_batch.run.ingest_plan import IngestInput, plan_ingest
+from apogee_batch.run.progress import SilentView
+from apogee_batch.store.spectra import open_store, read_spectra
+from apogee_batch.store.tables import read_stars, read_table, table_path
+from apogee_batch.survey.apstar import read_apstar
+from apogee_batch.survey.simulate import SimulatedSurvey
+from apogee_batch.survey.sources import find_apstar_files
+
+
+def ingest(sources: list[Path], store: Path, config: RunConfig, allstar: Path | None = None) -> list[str]:
+    texts = [str(source) for source in sources]
+    return commands.ingest(
+        texts, store, allstar=allstar, config=config, is_dry_run=False, progress=SilentView()
+    )
+
+
+def visits_config(config: RunConfig) -> RunConfig:
+    return config.model_copy(update={"ingest": config.ingest.model_copy(update={"row": "visits"})})
+
+
+def test_every_file_becomes_the_row_that_the_star_table_says(
+    labelled_store: Path, survey: SimulatedSurvey
+) -> None:
+    stars = read_stars(labelled_store)
+    assert len(stars) == 48
+    paths = {path.name: path for path in find_apstar_files([str(survey.spectra)])}
+    batch = read_spectra(open_store(labelled_store), stars["row"].to_numpy())
+    for i, name in enumerate(stars["file"].to_pylist()):
+        spectra = read_apstar(paths[name])
+        assert isinstance(spectra, list)
+        np.testing.assert_array_equal(batch.flux[i], spectra[0].flux)
+        np.testing.assert_array_equal(batch.err[i], spectra[0].err)
+
+
+def test_headers_stand_in_for_the_summary(
+    survey: SimulatedSurvey, serial_config: RunConfig, tmp_path: Path, labelled_store: Path
+) -> None:
+    ingest([survey.spectra], tmp_path / "s.zarr", serial_config)
+    ours, told = read_stars(tmp_path / "s.zarr"), read_stars(labelled_store)
+    assert sorted(ours["apogee_id"].to_pylist()) == sorted(told["apogee_id"].to_pylist())
+    assert len(set(ours["apstar_id"].to_pylist())) == 48
+
+
+def test_a_bad_file_costs_its_row_and_is_listed(
+    survey: SimulatedSurvey, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    folder = tmp_path / "stars"
+    shutil.copytree(survey.spectra, folder)
+    paths = find_apstar_files([str(folder)])
+    paths[3].write_bytes(paths[3].read_bytes()[:20_000])
+    paths[20].write_bytes(b"")
+    paths[30].write_bytes(b"hello, this is no FITS file" * 300)
+    lines = ingest([folder], tmp_path / "s.zarr", serial_config)
+    assert "1 EMPTY, 1 NOT_FITS, 1 TRUNCATED" in " ".join(lines)
+    rejects = read_table(table_path(tmp_path / "s.zarr", "rejects")).to_pylist()
+    assert {reject["path"] for reject in rejects} == {str(paths[i]) for i in (3, 20, 30)}
+    assert len(read_stars(tmp_path / "s.zarr")) == 45
+
+
+def test_two_files_of_one_name_give_one_row_and_a_reject(
+    survey: SimulatedSurvey, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    first = find_apstar_files([str(survey.spectra)])[0]
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        shutil.copy(first, tmp_path / name / first.name)
+    lines = ingest([tmp_path / "a", tmp_path / "b"], tmp_path / "s.zarr", serial_config)
+    assert "1 DUPLICATE_STAR" in " ".join(lines)
+    rejects = read_table(table_path(tmp_path / "s.zarr", "rejects")).to_pylist()
+    assert rejects[0]["path"] == str(tmp_path / "b" / first.name)
+
+
+def test_a_second_ingest_appends_and_moves_nothing(
+    survey: SimulatedSurvey, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    paths, store = find_apstar_files([str(survey.spectra)]), tmp_path / "s.zarr"
+    ingest(paths[:20], store, serial_config)
+    before = read_stars(store).to_pylist()
+    shard = (store / "flux" / "c" / "1" / "0").read_bytes()
+    ingest(paths, store, serial_config)
+    after = read_stars(store)
+    assert after.to_pylist()[:20] == before
+    assert after["row"].to_pylist() == [*range(20), *range(32, 60)]
+    assert (store / "flux" / "c" / "1" / "0").read_bytes() == shard
+    assert len(read_spectra(open_store(store), after["row"].to_numpy()).flux) == 48
+    assert ingest(paths, store, serial_config) == [f"nothing to do: {store} holds all 48 files already"]
+
+
+def test_visits_become_spectra_of_their_own(
+    survey: SimulatedSurvey, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    ingest([survey.spectra], tmp_path / "s.zarr", visits_config(serial_config), allstar=survey.allstar)
+    stars = read_stars(tmp_path / "s.zarr")
+    combined = {path.name: read_apstar(path) for path in find_apstar_files([str(survey.spectra)])}
+    n_visits = sum(spectra[0].star.n_visits for spectra in combined.values() if isinstance(spectra, list))
+    assert len(stars) == n_visits > 48
+    assert min(stars["visit"].to_pylist()) == 1
+    assert all(
+        key.endswith(f".visit{n:02d}")
+        for key, n in zip(stars["apstar_id"].to_pylist(), stars["visit"].to_pylist(), strict=True)
+    )
+
+
+def test_an_ingest_that_was_stopped_goes_on_and_gives_the_same_store(
+    labelled_store: Path, survey: SimulatedSurvey, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    store = tmp_path / "s.zarr"
+    shutil.copytree(labelled_store, store)
+    folder = store / "ingest" / "0001"
+    for path in (folder / "summary.json", folder / "ledger" / "00001.json", store / "flux" / "c" / "2" / "0"):
+        path.unlink()
+    kept = (folder / "ledger" / "00000.json").read_bytes()
+    ingest([survey.spectra], store, serial_config, allstar=survey.allstar)
+    assert (folder / "ledger" / "00000.json").read_bytes() == kept
+    for path in sorted(labelled_store.rglob("c/*/0")):
+        assert (store / path.relative_to(labelled_store)).read_bytes() == path.read_bytes()
+    assert read_stars(store).equals(read_stars(labelled_store))
+
+
+def test_going_on_with_other_files_is_refused(
+    labelled_store: Path, survey: SimulatedSurvey, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    store = tmp_path / "s.zarr"
+    shutil.copytree(labelled_store, store)
+    (store / "ingest" / "0001" / "summary.json").unlink()
+    with pytest.raises(UsageError, match="n_inputs: 48 -> 10"):
+        ingest(find_apstar_files([str(survey.spectra)])[:10], store, serial_config)
+
+
+def test_a_summary_names_what_is_missing_and_extra(
+    survey: SimulatedSurvey, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    folder = tmp_path / "stars"
+    shutil.copytree(survey.spectra, folder)
+    paths = find_apstar_files([str(folder)])
+    paths[0].unlink()
+    paths[1].rename(paths[1].with_name(paths[1].name.replace("2M", "2M9", 1)))
+    lines = ingest([folder], tmp_path / "s.zarr", serial_config, allstar=survey.allstar)
+    assert "46 found, 2 missing, 1 extra" in lines[-1]
+    summary = read_json(tmp_path / "s.zarr" / "ingest" / "0001" / "summary.json")
+    assert summary["survey"]["missing"] == 2
+    details = pq.read_table(table_path(tmp_path / "s.zarr", "allstar_match"))
+    assert details["kind"].to_pylist().count("missing") == 2
+
+
+def test_no_usable_file_is_an_error_that_shows_the_first(serial_config: RunConfig, tmp_path: Path) -> None:
+    (tmp_path / "apStar-r8-2M00000000+0000000.fits").write_bytes(b"")
+    with pytest.raises(TooManyBadInputsError, match="none of the 1 files could be used") as caught:
+        ingest([tmp_path], tmp_path / "s.zarr", serial_config)
+    assert caught.value.exit_code == 3
+    assert "EMPTY" in str(caught.value)
+
+
+def test_a_ledger_without_a_shard_is_noticed(
+    labelled_store: Path,
+    survey: SimulatedSurvey,
+    serial_config: RunConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("apogee_batch.run.ingest.run_shards", lambda *_: None)
+    with pytest.raises(IntegrityError, match=r"shards \[0, 1, 2\] are not in the ledger"):
+        ingest([survey.spectra], tmp_path / "s.zarr", serial_config)
+
+
+def test_the_plan_keeps_what_the_summary_says_of_a_star(survey: SimulatedSurvey, tmp_path: Path) -> None:
+    path = find_apstar_files([str(survey.spectra)])[0]
+    spectra = read_apstar(path)
+    assert isinstance(spectra, list)
+    star = spectra[0].star
+    plan = plan_ingest(tmp_path / "s.zarr", [IngestInput(path, star)], rows="combined", shard_stars=16)
+    assert plan is not None
+    known = json.loads(plan.inputs["known"][0].as_py())
+    assert known["apstar_id"] == star.apstar_id
+    assert all(value == value for value in known.values())
+
+
+def test_shard_sizes_that_do_not_fit_are_told(
+    labelled_store: Path, survey: SimulatedSurvey, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    config = load_config(None, {"ingest": {"shard_stars": 32}, "cluster": {"kind": "serial"}})
+    extra = tmp_path / "apStar-r8-2M00000000+0000000.fits"
+    shutil.copy(find_apstar_files([str(survey.spectra)])[0], extra)
+    with pytest.raises(UsageError, match="its shards hold 16 stars"):
+        ingest([extra], labelled_store, config)
+
+
+def test_a_dry_run_writes_nothing(survey: SimulatedSurvey, serial_config: RunConfig, tmp_path: Path) -> None:
+    lines = commands.ingest(
+        [str(survey.spectra)],
+        tmp_path / "s.zarr",
+        allstar=survey.allstar,
+        config=serial_config,
+        is_dry_run=True,
+        progress=SilentView(),
+    )
+    assert "would ingest 48 files" in lines[0]
+    assert any("shards: 3 of 16 stars, 0 done" in line for line in lines)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.data
+def test_real_files_reproduce_their_snr_cards(
+    shared_data: Path, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    ingest([shared_data / "apstar"], tmp_path / "s.zarr", serial_config)
+    stars = read_stars(tmp_path / "s.zarr")
+    assert len(stars) == 13
+    np.testing.assert_allclose(stars["snr"].to_numpy(), stars["snr_header"].to_numpy(), rtol=1e-3)
+    assert len(set(stars["apstar_id"].to_pylist())) == 13
+
+
+@pytest.mark.data
+def test_other_products_are_rejected_for_reasons_of_their_own(
+    shared_data: Path, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    sources = [*sorted((shared_data / "not-apstar").glob("*.fits")), shared_data / "apstar"]
+    ingest(sources, tmp_path / "s.zarr", serial_config)
+    rejects = read_table(table_path(tmp_path / "s.zarr", "rejects")).to_pylist()
+    assert len(rejects) == len({reject["reason"] for reject in rejects}) == 2
