@@ -49,6 +49,11 @@ class ApStarFile:
     mask: npt.NDArray[Any]
     is_gap: npt.NDArray[np.bool_]
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Tell Hypothesis how to print it: without its megabyte."""
+        kinds = ", ".join(f"{a.dtype} {a.shape}" for a in (self.flux, self.mask))
+        printer.text(f"ApStarFile of {len(self.content)} bytes: {kinds}")
+
     @property
     def n_visits(self) -> int:
         """Visits in it."""

@@ -26,6 +26,18 @@ from apogee_batch.survey.apstar import RejectedSpectrum, count_spectra, read_aps
 from apogee_batch.survey.fits_headers import BLOCK_BYTES
 from apogee_batch.survey.pixels import N_PIXELS
 
+SMALL = simple_file(n_rows=3, n_extra=0)
+HEADER_PLACES = [
+    place
+    for start in (
+        0,
+        *(place for place in range(0, len(SMALL), BLOCK_BYTES) if SMALL[place:].startswith(b"XTENSION")),
+    )
+    for place in range(start, start + BLOCK_BYTES)
+    if SMALL[place] != ord(" ")
+]
+PACKED_TILES = to_bytes([fits.PrimaryHDU(), *compress_images(list(make_values(1)[:3]))])
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -86,15 +98,6 @@ def test_no_damage_to_a_header_raises(folder: Path, data: st.DataObject) -> None
         assert count_spectra(path, rows=rows) >= 1  # type: ignore[arg-type]
 
 
-SMALL = simple_file(n_rows=3, n_extra=0)
-HEADER_PLACES = [
-    place
-    for start in (0, BLOCK_BYTES, len(SMALL) // 2 // BLOCK_BYTES * BLOCK_BYTES, len(SMALL) - 54720)
-    for place in range(start, start + BLOCK_BYTES)
-    if SMALL[place] != ord(" ")
-]
-
-
 @given(apstar_files(max_rows=3), st.data())
 @settings(max_examples=30, deadline=None)
 def test_no_damage_to_gzip_data_raises(folder: Path, file: ApStarFile, data: st.DataObject) -> None:
@@ -126,9 +129,6 @@ def test_no_damage_to_a_compressed_image_raises(folder: Path, data: st.DataObjec
         content[data.draw(st.integers(BLOCK_BYTES, len(content) - 1))] = data.draw(st.integers(0, 255))
     result = read_apstar(write(folder, bytes(content)))
     assert isinstance(result, list | RejectedSpectrum)
-
-
-PACKED_TILES = to_bytes([fits.PrimaryHDU(), *compress_images(list(make_values(1)[:3]))])
 
 
 def test_a_reason_is_given_for_each_kind_of_bad_file(folder: Path) -> None:
@@ -178,6 +178,15 @@ def test_a_mask_with_blanks_is_rejected_not_guessed(folder: Path) -> None:
         b"CTYPE1  = 'LOG-LINEAR'".ljust(80), b"BLANK   =                    1".ljust(80)
     )
     assert reason(read_apstar(write(folder, content))) is RejectReason.BAD_MASK
+
+
+def test_compressed_tiles_that_promise_gigabytes_are_not_unpacked(folder: Path) -> None:
+    hdus = compress_images(list(make_values(3)[:3]))
+    content = to_bytes([fits.PrimaryHDU(), *hdus])
+    card = b"ZNAXIS2 =                    3"
+    assert content.count(card) == 3
+    result = read_apstar(write(folder, content.replace(card, b"ZNAXIS2 =            100000000")))
+    assert reason(result) is RejectReason.TOO_LARGE
 
 
 def test_two_rows_are_combined_spectra_without_visits(folder: Path) -> None:

@@ -90,7 +90,12 @@ def test_a_running_scheduler_is_reached_by_its_address() -> None:
     from distributed import LocalCluster
 
     with LocalCluster(
-        n_workers=1, processes=False, threads_per_worker=1, host="127.0.0.1", protocol="tcp://", dashboard_address="127.0.0.1:0"
+        n_workers=1,
+        processes=False,
+        threads_per_worker=1,
+        host="127.0.0.1",
+        protocol="tcp://",
+        dashboard_address="127.0.0.1:0",
     ) as cluster:
         settings = ClusterSettings(kind="address", address=cluster.scheduler_address)
         with open_workers(settings) as workers:

@@ -166,7 +166,8 @@ def describe_catalog(finished: CatalogRun) -> list[str]:
     folder = finished.folder
     return [
         "",
-        finished.results.to_text(TABLE_WIDTH),
+        finished.results.to_text(TABLE_WIDTH).rstrip("\n"),
+        "",
         f"catalogue: {folder / 'catalog' / 'catalog.parquet'} ({finished.n_stars} stars; FITS beside it)",
         f"rejects:   {folder / 'rejects.parquet'} ({finished.n_rejects})",
         f"report:    {folder / 'report'} (results.txt, kiel.png, labels.png)",

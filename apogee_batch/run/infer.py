@@ -81,7 +81,7 @@ def infer_shard(store: str, run: str, model: str, settings: dict[str, Any], shar
         label_range=checkpoint.header.label_range,
     )
     path = part_path(Path(run), shard)
-    write_part(path, part)
+    write_part(path, part, staging=Path(run) / "staging")
     return ShardReport(
         shard=shard,
         n_inputs=len(stars),

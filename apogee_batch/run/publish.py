@@ -100,7 +100,7 @@ def _write_report(run: Path, catalog: pa.Table, header: CheckpointHeader) -> Res
     found = results(catalog, label_std=header.scaler.std)
     folder = run / "report"
     write_json(folder / "results.json", found.to_json())
-    write_text(folder / "results.txt", found.to_text(TEXT_WIDTH) + "\n")
+    write_text(folder / "results.txt", found.to_text(TEXT_WIDTH))
     kiel_diagram(catalog, folder / "kiel.png")
     label_comparison(catalog, folder / "labels.png")
     return found

@@ -61,14 +61,15 @@ def run_shards(
             ledger.commit(report)
             progress.advance(report.n_inputs)
     if failure is not None:
-        _raise(*failure)
+        shard, error = failure
+        raise explain_failure(f"shard {shard}", error) from error
 
 
-def _raise(shard: int, error: BaseException) -> None:
-    """Raise what a user can mend as it is, anything else with the shard's name and its cause."""
+def explain_failure(what: str, error: BaseException) -> ApogeeBatchError:
+    """Return what a user can mend as it is, anything else as an incomplete run that names what failed."""
     if isinstance(error, ApogeeBatchError):
-        raise error
-    raise IncompleteRunError(
-        f"shard {shard} failed ({type(error).__name__}: {error}); the others in flight are committed; "
+        return error
+    return IncompleteRunError(
+        f"{what} failed ({type(error).__name__}: {error}); what was finished is kept: "
         "run the same command again to go on, with --cluster serial to see where it fails"
-    ) from error
+    )

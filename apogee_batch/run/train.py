@@ -1,7 +1,8 @@
 """The training stage: labelled rows of the store in, a model folder out."""
 
 import json
-from concurrent.futures import Future, wait
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ from apogee_batch.files import sha256_of_file
 from apogee_batch.network.checkpoint import Checkpoint, load_checkpoint
 from apogee_batch.network.metrics import METRICS_FILE, read_metrics
 from apogee_batch.network.recipe import Recipe, load_recipe
-from apogee_batch.run.clusters import Workers, available_cores
+from apogee_batch.run.clusters import SerialExecutor, Workers, available_cores
 from apogee_batch.run.config import RunConfig
 from apogee_batch.run.ingest_plan import ingest_folders
 from apogee_batch.run.plan import read_plan, settle_plan, software_versions
 from apogee_batch.run.progress import ProgressView
+from apogee_batch.run.stages import explain_failure
 from apogee_batch.run.train_task import train_network
 from apogee_batch.store.tables import LABELS, table_path
 
@@ -94,19 +96,21 @@ def run_training(
     if is_trained(out):
         progress.say(f"train: {out} is trained already")
         return load_checkpoint(out)
-    future = workers.executor.submit(
-        train_network,
-        str(store),
-        str(out),
-        plan["recipe"],
-        plan["seed"],
-        plan["threads"],
-        config.cluster.device,
-    )
-    _follow(future, out, plan["recipe"]["max_epochs"], progress)
+    settings = (plan["recipe"], plan["seed"], plan["threads"], config.cluster.device)
+    with _beside_the_driver(workers.executor) as executor:
+        future = executor.submit(train_network, str(store), str(out), *settings)
+        _follow(future, out, plan["recipe"]["max_epochs"], progress)
+    error = future.exception()
+    if error is not None:
+        raise explain_failure("the training", error) from error
     for warning in future.result():
         progress.say(f"WARNING: {warning}")
     return load_checkpoint(out)
+
+
+def _beside_the_driver(executor: Executor) -> AbstractContextManager[Executor]:
+    """Give the serial executor a thread, so that the driver can show the epochs of the only task."""
+    return ThreadPoolExecutor(1) if isinstance(executor, SerialExecutor) else nullcontext(executor)
 
 
 def is_trained(out: Path) -> bool:

@@ -102,9 +102,16 @@ def read_allstar(path: Path | str) -> AllStar:
     """
     path = Path(path)
     remedy = "name the allStar FITS file of a release, for example allStar-l31c.2.fits"
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file; {remedy}")
     try:
-        # memmap: an allStar table has 0.2-4 GB, of which a tenth is used here.
-        with warnings.catch_warnings(), fits.open(path, memmap=True, character_as_bytes=True) as hdus:
+        # memmap: an allStar table has 0.2-4 GB, of which a tenth is used here. The file is opened by
+        # us because astropy forgets to close one that it cannot read.
+        with (
+            warnings.catch_warnings(),
+            path.open("rb") as file,
+            fits.open(file, memmap=True, character_as_bytes=True) as hdus,
+        ):
             warnings.simplefilter("ignore")
             warnings.filterwarnings("error", message="File may have been truncated")
             return AllStar(path, _read_columns(path, hdus, remedy))

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from io import BytesIO
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ import numpy as np
 from astropy.io import fits
 
 from apogee_batch.errors import ApStarError, RejectReason
-from apogee_batch.survey.byte_ranges import FIRST_READ_BYTES, ByteSource, open_bytes
+from apogee_batch.survey.byte_ranges import FIRST_READ_BYTES, MAX_FILE_BYTES, ByteSource, open_bytes
 from apogee_batch.survey.fits_headers import (
     BLOCK_BYTES,
     Hdu,
@@ -137,7 +138,7 @@ def _image(source: ByteSource, start: int, number: int) -> Hdu:
     Raises
     ------
     ApStarError
-        MISSING_HDU, NOT_APSTAR, BAD_SHAPE, TRUNCATED.
+        MISSING_HDU, NOT_APSTAR, BAD_SHAPE, TOO_LARGE, TRUNCATED.
     """
     hdu = read_hdu(source, start, ahead=BLOCK_BYTES if number == 1 else NEXT_READ_BYTES)
     content = CONTENTS[number - 1]
@@ -151,6 +152,10 @@ def _image(source: ByteSource, start: int, number: int) -> Hdu:
     if len(image.shape) not in (1, 2) or image.shape[-1] != N_PIXELS or image.shape[0] == 0:
         text = f"HDU{number} ({content}) has shape {image.shape}, not (n, {N_PIXELS}) or ({N_PIXELS},)"
         raise ApStarError(source.path, RejectReason.BAD_SHAPE, text)
+    # A few compressed tiles may promise any size.
+    if prod(image.shape) * abs(image.bitpix) // 8 > MAX_FILE_BYTES:
+        text = f"HDU{number} ({content}) has shape {image.shape}, larger than any apStar file's"
+        raise ApStarError(source.path, RejectReason.TOO_LARGE, text)
     if (image.bitpix > 0) != (content == "mask"):
         kind = "integers" if image.bitpix > 0 else "real numbers"
         text = f"HDU{number} holds {kind} where apStar has its {content}, as aspcapStar and others do"

@@ -9,6 +9,7 @@ from functools import cache
 
 import numpy as np
 
+from apogee_batch.schema import DATA_TYPES
 from apogee_batch.survey.pixels import MISSING_MAGNITUDE
 from apogee_batch.survey.sketch_atmosphere import RED_POWER, RED_SCALE, StellarParameters
 
@@ -16,7 +17,8 @@ TELESCOPE = "apo25m"
 MAX_STARS = 3_600_000  # so many names differ by their seconds alone
 NAME_STEP = 1_618_033  # shares no factor with MAX_STARS: the seconds of a name visit every value once
 
-SHARES = {"payne": 0.75, "mstar": 0.12, "yso": 0.08, "unlabelled": 0.05}
+UNLABELLED = "unlabelled"
+SHARES = {"payne": 0.75, "mstar": 0.12, "yso": 0.08, UNLABELLED: 0.05}
 GOLDEN_RATIO = 0.6180339887498949
 GIANT_SHARE, CLUMP_SHARE, SUBGIANT_SHARE = 0.36, 0.26, 0.08  # of the payne stars; the others are dwarfs
 
@@ -110,11 +112,11 @@ def data_type_of(index: int) -> str:
     Multiples of the golden ratio keep to `SHARES` even among a few stars.
     """
     place = (0.31 + index * GOLDEN_RATIO) % 1.0
-    for name, share in SHARES.items():
-        place -= share
+    for name in DATA_TYPES:
+        place -= SHARES[name]
         if place < 0.0:
             return name
-    return "unlabelled"
+    return UNLABELLED
 
 
 @cache
@@ -243,9 +245,8 @@ def draw_star(seed: int, index: int) -> SimulatedStar:
     rng = np.random.default_rng([seed, index, 0])
     table = data_type_of(index)
     kind = table
-    if table == "unlabelled":
-        labelled = [name for name in SHARES if name != "unlabelled"]
-        kind = labelled[int(np.searchsorted([0.8, 0.9], rng.random()))]
+    if table == UNLABELLED:
+        kind = DATA_TYPES[int(np.searchsorted([0.8, 0.9], rng.random()))]
     population, teff, logg, fe_h = DRAW[kind](rng)
     parameters = _parameters(population, teff, logg, fe_h, rng)
     field = fields()[int(rng.integers(N_YOUNG_FIELDS if kind == "yso" else N_FIELDS))]
@@ -263,7 +264,7 @@ def draw_star(seed: int, index: int) -> SimulatedStar:
         field=field,
         ra=ra,
         dec=dec,
-        data_type=None if table == "unlabelled" else table,
+        data_type=None if table == UNLABELLED else table,
         population=population,
         parameters=parameters,
         labels={name: true[name] + LABEL_NOISE[name] * float(noise[i]) for i, name in enumerate(LABEL_NOISE)},

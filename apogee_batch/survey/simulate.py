@@ -5,48 +5,25 @@ the real faults, and its spectra carry their labels as real ones do, but nothing
 The same seed gives the same bytes, and a star does not change with the number of stars.
 """
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from astropy.io import fits
 
 from apogee_batch.errors import UsageError
-from apogee_batch.files import read_json, replace_on_success, write_json, write_text
-from apogee_batch.schema import LABEL_UNITS, FloatArray
-from apogee_batch.survey.populations import MAX_STARS, TELESCOPE, SimulatedStar, draw_star
+from apogee_batch.files import read_json, write_json
+from apogee_batch.schema import FloatArray
+from apogee_batch.survey.populations import MAX_STARS, SimulatedStar, draw_star
 from apogee_batch.survey.simulate_exposure import observe
 from apogee_batch.survey.simulate_files import RELEASE, apstar_bytes, apstar_path, write_whole
+from apogee_batch.survey.simulate_tables import write_allstar, write_labels, write_truth
 from apogee_batch.survey.sketch import sketch_spectrum
 
 MARKER = "survey.json"  # tells a survey of ours from any other folder
 FORMAT = "apogee-batch simulated survey"
 VERSION = 1  # of the sketch: raise it when the same seed gives other bytes
 MAGNITUDE_TO_FLUX = (7.053, -0.4)  # log10 of the median flux against H, measured on real apStar files
-
-TABLE_LABELS = ("teff", "logg", "fe_h")  # in the order of label tables
-ALLSTAR_FORMATS = {
-    "APSTAR_ID": "45A",
-    "FILE": "64A",
-    "APOGEE_ID": "18A",
-    "TELESCOPE": "8A",
-    "LOCATION_ID": "J",
-    "FIELD": "16A",
-    "RA": "D",
-    "DEC": "D",
-    "J": "E",
-    "H": "E",
-    "K": "E",
-    "NVISITS": "J",
-    "SNR": "E",
-    "STARFLAG": "J",
-    "EXTRATARG": "J",
-}
 
 
 @dataclass(frozen=True)
@@ -120,10 +97,9 @@ def simulate_survey(
         snr.append(write_star(folder, star, seed))
         if on_progress is not None:
             on_progress(index + 1, n_stars)
-    _write_allstar(survey.allstar, stars, snr)
-    _write_labels(survey.labels, stars)
-    with replace_on_success(survey.truth) as temporary:
-        pq.write_table(_truth(stars, snr), temporary)
+    write_allstar(survey.allstar, stars, snr)
+    write_labels(survey.labels, stars)
+    write_truth(survey.truth, stars, snr)
     return survey
 
 
@@ -147,23 +123,31 @@ def _claim(folder: Path, n_stars: int, seed: int) -> None:
     """Make the folder ours, or refuse it."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file; give a folder")
-    wanted = {"format": FORMAT, "version": VERSION, "seed": seed, "n_stars": n_stars}
     marker = folder / MARKER
     if marker.is_file():
-        try:
-            found = read_json(marker)
-        except ValueError:
-            found = None
-        same = isinstance(found, dict) and all(
-            found.get(key) == wanted[key] for key in ("format", "version", "seed")
-        )
-        if not same or found.get("n_stars", 0) > n_stars:
-            raise UsageError(
-                f"{folder}: holds another simulated survey ({found}); remove it or give another folder"
-            )
-    elif folder.is_dir() and any(folder.iterdir()):
+        _check_same_survey(folder, n_stars, seed)
+    elif folder.is_dir() and any(not entry.name.startswith(f".{MARKER}.") for entry in folder.iterdir()):
         raise UsageError(f"{folder}: holds other files; give a new or an empty folder")
-    write_json(marker, wanted)
+    try:
+        write_json(marker, {"format": FORMAT, "version": VERSION, "seed": seed, "n_stars": n_stars})
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot write there ({error.strerror}); give another folder") from error
+
+
+def _check_same_survey(folder: Path, n_stars: int, seed: int) -> None:
+    """Refuse a folder with a survey of another seed, or with more stars than asked for: they would stay."""
+    try:
+        found = read_json(folder / MARKER)
+    except ValueError:
+        found = None
+    if (
+        not isinstance(found, dict)
+        or [found.get(key) for key in ("format", "version", "seed")] != [FORMAT, VERSION, seed]
+        or found.get("n_stars") not in range(1, n_stars + 1)
+    ):
+        raise UsageError(
+            f"{folder}: holds another simulated survey ({found}); remove it or give another folder"
+        )
 
 
 def simulate_flux(star: SimulatedStar) -> FloatArray:
@@ -183,91 +167,3 @@ def write_star(folder: Path, star: SimulatedStar, seed: int) -> float:
     )
     write_whole(folder / apstar_path(star), apstar_bytes(star, exposure))
     return exposure.snr
-
-
-def _write_allstar(path: Path, stars: list[SimulatedStar], snr: list[float]) -> None:
-    """Write the summary with the columns of DR14 that matter; strings are padded with blanks, as there."""
-    values: dict[str, list[Any]] = {
-        "APSTAR_ID": [star.apstar_id for star in stars],
-        "FILE": [apstar_path(star).name for star in stars],
-        "APOGEE_ID": [star.apogee_id for star in stars],
-        "TELESCOPE": [TELESCOPE] * len(stars),
-        "LOCATION_ID": [star.field.location_id for star in stars],
-        "FIELD": [star.field.name for star in stars],
-        "RA": [star.ra for star in stars],
-        "DEC": [star.dec for star in stars],
-        "J": [star.j for star in stars],
-        "H": [star.h for star in stars],
-        "K": [star.k for star in stars],
-        "NVISITS": [star.n_visits for star in stars],
-        "SNR": snr,
-        "STARFLAG": [star.starflag for star in stars],
-        "EXTRATARG": [0] * len(stars),
-    }
-    columns = []
-    for name, form in ALLSTAR_FORMATS.items():
-        column = values[name]
-        if form.endswith("A"):
-            column = [text.ljust(int(form[:-1])) for text in column]
-        columns.append(fits.Column(name=name, format=form, array=np.array(column)))
-    _write_fits(path, columns)
-
-
-def _write_fits(path: Path, columns: list[Any]) -> None:
-    """Write one binary table."""
-    content = io.BytesIO()
-    fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU.from_columns(columns)]).writeto(content)
-    with replace_on_success(path) as temporary:
-        temporary.write_bytes(content.getvalue())
-
-
-def _write_labels(paths: dict[str, Path], stars: list[SimulatedStar]) -> None:
-    """Write the three label tables, each in another format, with noisy labels."""
-    chosen = {name: [star for star in stars if star.data_type == name] for name in paths}
-    columns = [
-        fits.Column("APOGEE_ID", "18A", array=np.array([star.apogee_id for star in chosen["payne"]], "U18"))
-    ]
-    columns += [
-        fits.Column(
-            label.upper(),
-            "D",
-            unit=LABEL_UNITS[label],
-            array=np.array([star.labels[label] for star in chosen["payne"]]),
-        )
-        for label in TABLE_LABELS
-    ]
-    _write_fits(paths["payne"], columns)
-    rows = [
-        [star.apogee_id, *(repr(star.labels[label]) for label in TABLE_LABELS)] for star in chosen["mstar"]
-    ]
-    write_text(
-        paths["mstar"], "\n".join(",".join(row) for row in [["apogee_id", *TABLE_LABELS], *rows]) + "\n"
-    )
-    schema = pa.schema(
-        [pa.field("apogee_id", pa.string())]
-        + [pa.field(label, pa.float64(), metadata={"unit": LABEL_UNITS[label]}) for label in TABLE_LABELS]
-    )
-    table = {"apogee_id": [star.apogee_id for star in chosen["yso"]]} | {
-        label: [star.labels[label] for star in chosen["yso"]] for label in TABLE_LABELS
-    }
-    with replace_on_success(paths["yso"]) as temporary:
-        pq.write_table(pa.table(table, schema=schema), temporary)
-
-
-def _truth(stars: list[SimulatedStar], snr: list[float]) -> pa.Table:
-    """Return what every spectrum was made from."""
-    columns: dict[str, Any] = {
-        "apstar_id": [star.apstar_id for star in stars],
-        "apogee_id": [star.apogee_id for star in stars],
-        "file": [apstar_path(star).as_posix() for star in stars],
-        "data_type": pa.array([star.data_type for star in stars], pa.string()),
-        "population": [star.population for star in stars],
-    }
-    for name in ("teff", "logg", "fe_h", "alpha_fe", "broadening_km_s", "a_v", "veiling"):
-        columns[name] = [getattr(star.parameters, name) for star in stars]
-    columns |= {
-        "h": [star.h for star in stars],
-        "n_visits": pa.array([star.n_visits for star in stars], pa.int32()),
-        "snr": snr,
-    }
-    return pa.table(columns)

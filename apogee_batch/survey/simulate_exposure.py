@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 
 from apogee_batch.schema import BoolArray, DoubleArray, FloatArray, IntArray
-from apogee_batch.survey.pixels import GAP_ERR, GAP_FLUX, N_PIXELS, PixelMask
+from apogee_batch.survey.pixels import BAD_PIXEL_ERR, GAP_ERR, GAP_FLUX, N_PIXELS, PixelMask
 
 GAPS = ((0, 206), (3310, 3546), (6117, 6303), (8370, N_PIXELS))  # first pixel, one past the last, at rest
 PIXEL_KM_S = 4.1416  # width of a pixel
@@ -20,7 +20,7 @@ BARYCENTRIC_KM_S = 25.0  # largest motion of the Earth along the line of sight t
 
 EDGE_PIXELS = 15  # beside every gap: resampling smears the errors of the gap into them
 EDGE_LOG10_ERR = (3.5, 6.0)  # of the pixel next to the gap, over the median
-MAX_ERR_OVER_MEDIAN = 5e6  # of a pixel that counts as measured
+MAX_ERR = 0.5 * BAD_PIXEL_ERR  # of a pixel that counts as measured
 MAX_NOISE_OVER_MEDIAN = 10.0  # flux beside a gap scatters far less than its error says
 SPIKE_SHARE = 0.003
 SPIKE_SNR = 12.0
@@ -120,7 +120,7 @@ def _visit(
     """Observe a spectrum once, with a median error `level`: flux, err, mask."""
     gap = _gaps(shift)
     relative = _relative_err(shift, rng)
-    usual = np.minimum(relative * _edge_factor(gap, rng), MAX_ERR_OVER_MEDIAN)
+    usual = relative * _edge_factor(gap, rng)
     noise = rng.standard_normal(N_PIXELS, dtype=np.float32) * np.minimum(usual, MAX_NOISE_OVER_MEDIAN)
     spike = np.flatnonzero(rng.random(N_PIXELS, dtype=np.float32) < SPIKE_SHARE)
     height = SPIKE_SNR * rng.exponential(1.0, spike.size)
@@ -132,7 +132,7 @@ def _visit(
     mask[spike] |= int(PixelMask.CRPIX)
     lost = gap | hole
     flux = np.where(lost, GAP_FLUX, clean + level * noise).astype(np.float32)
-    err = np.where(lost, GAP_ERR, level * usual).astype(np.float32)
+    err = np.where(lost, GAP_ERR, np.minimum(level * usual, MAX_ERR)).astype(np.float32)
     return flux, err, np.where(lost, int(PixelMask.BADPIX), mask).astype(np.int32)
 
 

@@ -141,10 +141,12 @@ def _is_match(names: Sequence[str], parts: Sequence[str]) -> bool:
     """Tell whether the names of a path match the parts of a pattern, as a shell would say."""
     if not parts:
         return not names
-    if parts[0] == "**":
-        return any(_is_match(names[i:], parts[1:]) for i in range(len(names) + 1))
+    if parts[0] == "**" and _is_match(names, parts[1:]):
+        return True
     if not names or (names[0].startswith(".") and not parts[0].startswith(".")):
         return False
+    if parts[0] == "**":
+        return _is_match(names[1:], parts)
     return fnmatch.fnmatchcase(names[0], parts[0]) and _is_match(names[1:], parts[1:])
 
 

@@ -1,0 +1,127 @@
+"""Ranges of bytes: equal for plain and gzip files; nothing but a regular file is opened."""
+
+import gzip
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import packed
+
+from apogee_batch.errors import ApStarError, RejectReason
+from apogee_batch.survey import byte_ranges
+from apogee_batch.survey.byte_ranges import open_bytes
+
+
+def reason(path: Path) -> RejectReason:
+    with pytest.raises(ApStarError) as caught, open_bytes(path) as source:
+        source.size()
+    return caught.value.reason
+
+
+@given(
+    st.binary(min_size=1, max_size=300),
+    st.lists(st.tuples(st.integers(0, 320), st.integers(0, 320)), min_size=1, max_size=8),
+    st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_range_is_the_same_slice(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, ranges: list[tuple[int, int]], is_packed: bool
+) -> None:
+    content = b"x" + content  # nothing that looks like gzip
+    path = tmp_path_factory.getbasetemp() / "ranges"
+    path.write_bytes(packed(content) if is_packed else content)
+    with open_bytes(path) as source:
+        for offset, n_bytes in ranges:
+            assert source.read(offset, n_bytes) == content[offset : offset + n_bytes]
+        assert source.size() == len(content)
+
+
+def test_gzip_members_one_after_the_other_are_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.gz"
+    path.write_bytes(packed(b"SIMPLE") + packed(b"  = T"))
+    with open_bytes(path) as source:
+        assert source.read(0, 100) == b"SIMPLE  = T"
+
+
+def test_a_name_does_not_make_a_gzip_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.fits.gz"
+    path.write_bytes(b"SIMPLE")
+    with open_bytes(path) as source:
+        assert source.read(0, 10) == b"SIMPLE"
+
+
+def test_a_gzip_bomb_is_not_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(byte_ranges, "MAX_FILE_BYTES", 3 << 20)
+    path = tmp_path / "bomb.fits.gz"
+    path.write_bytes(gzip.compress(bytes(30 << 20)))
+    with open_bytes(path) as source:
+        assert len(source.read(0, 100)) == 100
+        with pytest.raises(ApStarError, match="larger than any apStar file"):
+            source.size()
+    assert reason(path) is RejectReason.TOO_LARGE
+
+
+def test_a_file_too_large_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.fits"
+    with path.open("wb") as file:
+        file.truncate(byte_ranges.MAX_FILE_BYTES + 1)
+    assert reason(path) is RejectReason.TOO_LARGE
+
+
+def test_damaged_gzip_data_are_told_from_short_ones(tmp_path: Path) -> None:
+    path = tmp_path / "a.gz"
+    content = packed(os.urandom(5000))
+    path.write_bytes(content[:-2])
+    assert reason(path) is RejectReason.TRUNCATED
+    path.write_bytes(content[:-8] + b"\0\0\0\0" + content[-4:])
+    assert reason(path) is RejectReason.UNREADABLE
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "apStar-r8-A.fits"
+    os.mkfifo(path)
+    assert reason(path) is RejectReason.UNREADABLE
+
+
+@pytest.mark.parametrize("name", [".", "absent.fits", "null\0character.fits", "x" * 300])
+def test_what_cannot_be_opened_is_unreadable(tmp_path: Path, name: str) -> None:
+    assert reason(tmp_path / name) is RejectReason.UNREADABLE
+
+
+def test_a_device_is_not_opened() -> None:
+    assert reason(Path(os.devnull)) is RejectReason.UNREADABLE
+
+
+def test_a_link_to_itself_is_unreadable(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "a")
+    assert reason(tmp_path / "a") is RejectReason.UNREADABLE
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission_is_unreadable(tmp_path: Path) -> None:
+    path = tmp_path / "a.fits"
+    path.write_bytes(b"SIMPLE")
+    path.chmod(0)
+    assert reason(path) is RejectReason.UNREADABLE
+
+
+def test_a_read_error_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.fits"
+    path.write_bytes(b"SIMPLE")
+
+    def fail(*_: int) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "pread", fail)
+    assert reason(path) is RejectReason.UNREADABLE
+
+
+def test_a_file_in_pieces_is_put_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.fits"
+    path.write_bytes(bytes(range(200)))
+    original = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, n, offset: original(fd, min(n, 7), offset))
+    with open_bytes(path) as source:
+        assert source.read(0, 200) == bytes(range(200))
