@@ -245,6 +245,37 @@ def test_every_kind_of_repetition_is_counted() -> None:
     assert kinds(result) == {"duplicate_file": 1, "duplicate_row": 1, "duplicate_target": 1}
 
 
+def test_a_row_may_name_a_compressed_file(tmp_path: Path) -> None:
+    table = {
+        "APOGEE_ID": ("18A", [A, B]),
+        "FILE": ("60A", [f"stars/apStar-r8-{A}.fits.gz", f"apStar-r8-{B}.fits"]),
+    }
+    allstar = read_allstar(make_table(tmp_path, table))
+    files = [Path(f"/x/apStar-r8-{A}.fits"), Path(f"/x/apStar-r8-{B}.fits.gz")]
+    assert match_allstar(allstar, files).n_found == 2
+
+
+def test_the_telescope_of_a_folder_counts() -> None:
+    allstar = dr14((A, "apo25m", 1, "hip"))
+    assert match_allstar(allstar, [Path(f"/stars/apo1m/hip/apStar-r8-{A}.fits")]).n_extra == 1
+
+
+def test_stars_of_the_one_meter_telescope_are_told_apart_by_field(tmp_path: Path) -> None:
+    allstar = dr14((A, "apo1m", 1, "hip"), (A, "apo1m", 1, "calibration"))
+    path = tmp_path / f"apStar-r8-{A}.fits"
+    path.write_bytes(simple_file(cards={"TELESCOP": "apo1m", "LOCID": 1, "FIELD": "calibration"}))
+    result = match_allstar(allstar, [path])
+    assert [star.field for _, star in result.selected] == ["calibration"]
+    assert (result.n_missing, result.n_duplicate) == (1, 0)
+
+
+def test_a_row_that_gets_a_file_of_its_own_is_no_repetition() -> None:
+    allstar = dr14((A, "apo25m", 7, "x"), (A, "apo25m", 7, "y"))
+    files = [Path(f"/stars/apo25m/{folder}/apStar-r8-{A}.fits") for folder in ("7", "y")]
+    result = match_allstar(allstar, files)
+    assert (result.n_found, result.n_duplicate, result.details.num_rows) == (2, 0, 0)
+
+
 @given(st.data())
 @settings(max_examples=40, deadline=None)
 def test_every_row_and_every_file_is_accounted_for(data: st.DataObject) -> None:

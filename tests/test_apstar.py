@@ -140,27 +140,46 @@ def test_bytes_and_astropy_give_the_same(folder: Path, file: ApStarFile) -> None
         assert_equal(spectra(read_apstar(path)), direct)
 
 
-def scaled(images: list[np.ndarray]) -> list[Any]:
+def scale_flux(images: list[np.ndarray]) -> list[Any]:
     hdus = [fits.ImageHDU(image) for image in images]
-    hdus[0].scale("float32", bscale=2.0, bzero=1.0)
-    hdus[2] = fits.ImageHDU(images[2].astype("u2"))  # written as int16 with BZERO 32768
-    for hdu in hdus:
-        hdu.header.update(GRID)
+    hdus[0].scale("float32", bscale=2.0)
     return hdus
 
 
-@pytest.mark.parametrize("make", [compress_images, scaled])
+def shift_err(images: list[np.ndarray]) -> list[Any]:
+    hdus = [fits.ImageHDU(image) for image in images]
+    hdus[1].scale("float32", bzero=1.0)
+    return hdus
+
+
+def without_sign(images: list[np.ndarray]) -> list[Any]:
+    return [*(fits.ImageHDU(image) for image in images[:2]), fits.ImageHDU(images[2].astype("u2"))]
+
+
+@pytest.mark.parametrize("make", [compress_images, scale_flux, shift_err, without_sign])
 def test_compressed_and_scaled_images_are_read_as_astropy_reads_them(
     folder: Path, make: Callable[[list[np.ndarray]], list[Any]]
 ) -> None:
     flux, err, mask, _ = make_values(3)
-    path = write(folder, to_bytes([fits.PrimaryHDU(), *make([flux, err, mask])]))
+    hdus = make([flux, err, mask])
+    for hdu in hdus:
+        hdu.header.update(GRID)
+    path = write(folder, to_bytes([fits.PrimaryHDU(), *hdus]))
     for rows, first in (("combined", 0), ("visits", 2)):
         (spectrum,) = spectra(read_apstar(path, rows=rows))  # type: ignore[arg-type]
         with fits.open(path) as read:
             good = spectrum.err < 1e9
             np.testing.assert_array_equal(spectrum.flux[good], read[1].data[first][good])
+            np.testing.assert_array_equal(spectrum.err[good], read[2].data[first][good])
             np.testing.assert_array_equal(spectrum.mask, mask[first])
+
+
+def test_visits_are_counted_by_rows_where_the_header_does_not_tell(folder: Path) -> None:
+    for n_rows, n_visits in ((1, 1), (3, 1), (5, 3)):
+        path = write(folder, simple_file(n_rows, cards={"NVISITS": None}))
+        (spectrum,) = spectra(read_apstar(path))
+        assert spectrum.star.n_visits == n_visits
+        assert {visit.star.n_visits for visit in spectra(read_apstar(path, rows="visits"))} == {1}
 
 
 def test_pixels_that_are_no_measurement_become_gaps(folder: Path) -> None:

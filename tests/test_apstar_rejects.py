@@ -75,6 +75,11 @@ def test_a_file_cut_anywhere_in_its_last_image_is_rejected(folder: Path, n_lost:
         assert reason(result) is RejectReason.TRUNCATED
 
 
+def test_a_mask_cut_at_the_end_of_a_block_is_cut_short(folder: Path) -> None:
+    content = simple_file(n_rows=3, n_extra=0)  # its first row, the only one wanted, is still there
+    assert reason(read_apstar(write(folder, content[:-BLOCK_BYTES]))) is RejectReason.TRUNCATED
+
+
 def test_a_file_without_its_last_padding_is_whole(folder: Path) -> None:
     content = simple_file(n_extra=1)
     spectra(read_apstar(write(folder, content[:-100])))
@@ -159,6 +164,13 @@ def test_a_reason_is_given_for_each_kind_of_bad_file(folder: Path) -> None:
 )
 def test_another_grid_is_rejected(folder: Path, grid: dict[str, Any]) -> None:
     assert reason(read_apstar(write(folder, simple_file(grid=grid)))) is RejectReason.BAD_GRID
+
+
+def test_images_without_rows_are_rejected(folder: Path) -> None:
+    content = simple_file(n_rows=3).replace(
+        b"NAXIS2  =                    3", b"NAXIS2  =                    0"
+    )
+    assert reason(read_apstar(write(folder, content))) is RejectReason.BAD_SHAPE
 
 
 def test_images_of_different_shapes_are_rejected(folder: Path) -> None:

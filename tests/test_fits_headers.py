@@ -154,6 +154,23 @@ def test_a_header_whose_end_is_lost_does_not_swallow_the_next(tmp_path: Path) ->
     assert caught.value.reason is RejectReason.MISSING_HDU
 
 
+def test_a_comment_that_ends_in_end_is_not_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.fits"
+    cards = [
+        "SIMPLE  = T",
+        "BITPIX  = 8",
+        "NAXIS   = 0",
+        "COMMENT this is not the END",
+        *[""] * 40,
+        "OBJID   = 'A'",
+    ]
+    path.write_bytes(header(*cards).cards)
+    with open_bytes(path) as source:
+        hdu = read_hdu(source, 0)
+    assert hdu is not None
+    assert hdu.header.text("OBJID") == "A"
+
+
 def test_a_header_without_end_is_not_sought_for_ever(tmp_path: Path) -> None:
     path = tmp_path / "a.fits"
     path.write_bytes(b"SIMPLE  =                    T".ljust(80) + b" " * (20 << 20))

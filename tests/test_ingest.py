@@ -162,7 +162,16 @@ def test_no_usable_file_is_an_error_that_shows_the_first(serial_config: RunConfi
     with pytest.raises(TooManyBadInputsError, match="none of the 1 files could be used") as caught:
         ingest([tmp_path], tmp_path / "s.zarr", serial_config)
     assert caught.value.exit_code == 3
-    assert "EMPTY" in str(caught.value)
+    assert "1 EMPTY" in str(caught.value)
+    with pytest.raises(UsageError, match="holds no star"):
+        commands.make_catalog(
+            tmp_path / "s.zarr",
+            tmp_path / "run",
+            model=None,
+            config=serial_config,
+            is_dry_run=False,
+            progress=SilentView(),
+        )
 
 
 def test_a_ledger_without_a_shard_is_noticed(

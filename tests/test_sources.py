@@ -77,11 +77,12 @@ def test_what_is_no_regular_file_is_left_to_the_reader(tmp_path: Path, tree: Tre
 
 
 def test_patterns_match_as_in_a_shell(tmp_path: Path, tree: Tree) -> None:
-    a, b, c, _ = tree("1/x.fits", "1/2/x.fits", "1/2/3/y.fits", "1/.hidden/x.fits")
+    a, b, c, d = tree("1/x.fits", "1/2/x.fits", "1/2/3/y.fits", "1/.hidden/x.fits")
     assert find_apstar_files([f"{tmp_path}/*/x.fits"]) == [a]
     assert find_apstar_files([f"{tmp_path}/**/x.fits"]) == sorted([a, b])
     assert find_apstar_files([f"{tmp_path}/1/**"]) == sorted([a, b, c])
     assert find_apstar_files([f"{tmp_path}/1/**/3/[xy].fits"]) == [c]
+    assert find_apstar_files([f"{tmp_path}/**/.hidden/*.fits"]) == [d]
 
 
 def test_a_pattern_may_match_folders(tmp_path: Path, tree: Tree) -> None:

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from apogee_batch.errors import UsageError
 from apogee_batch.files import read_json, sha256_of_file
 from apogee_batch.network.checkpoint import Checkpoint, load_checkpoint
 from apogee_batch.network.recipe import load_recipe
@@ -19,7 +20,7 @@ from apogee_batch.run.publish import publish
 from apogee_batch.run.stages import run_shards
 from apogee_batch.run.train import plan_training, run_training, store_fingerprint
 from apogee_batch.schema import catalog_version
-from apogee_batch.store.tables import LABELS, STARS, read_stars, table_path
+from apogee_batch.store.tables import LABELS, REJECTS, STARS, read_stars, table_path
 
 MODEL_FOLDER = "model"
 
@@ -53,7 +54,8 @@ def plan_run(store: Path, out: Path, model: Path | None, config: RunConfig) -> d
     The cluster is not part of it: the numbers do not depend on where they are computed.
     """
     labels = table_path(store, LABELS)
-    read_stars(store)  # an unfinished ingest is told here, before anything is written
+    if len(read_stars(store)) == 0:  # an unfinished ingest is told here, before anything is written
+        raise UsageError(f"{store}: holds no star, see its {REJECTS}.parquet; ingest files that can be used")
     if model is None:
         recipe = load_recipe(config.training.recipe)
         origin: dict[str, Any] = {"trained": plan_training(store, out / MODEL_FOLDER, config, recipe)}

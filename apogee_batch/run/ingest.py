@@ -210,13 +210,14 @@ def _finish(
     write_table(table_path(store, STARS), stars)
     write_table(table_path(store, REJECTS), rejects)
     counts = _count(plan, stars, rejects, survey_counts)
+    write_json(plan.folder / SUMMARY_FILE, counts)
     if counts["stars_in_store"] == 0:
         first = rejects.slice(0, 1).to_pylist()[0]
+        reasons = ", ".join(f"{n} {reason}" for reason, n in counts["rejects_by_reason"].items())
         raise TooManyBadInputsError(
-            f"none of the {counts['inputs']} files could be used; the first: {first['path']}: "
-            f"{first['reason']}, {first['text']} (all of them: {table_path(store, REJECTS)})"
+            f"none of the {counts['inputs']} files could be used ({reasons}); the first is {first['path']}: "
+            f"{first['text']}; all of them stand in {table_path(store, REJECTS)}"
         )
-    write_json(plan.folder / SUMMARY_FILE, counts)
     return IngestSummary(counts)
 
 

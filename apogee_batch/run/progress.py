@@ -21,8 +21,8 @@ PLAIN_INTERVAL_S = 10.0
 class ProgressView(Protocol):
     """How stages tell what they do."""
 
-    def start(self, stage: str, total: int, unit: str, done: int = 0) -> None:
-        """Begin a stage of `total` units, `done` of which an earlier attempt left."""
+    def start(self, stage: str, total: int | None, unit: str, done: int = 0) -> None:
+        """Begin a stage of `total` units (None: nobody knows), `done` of which an earlier attempt left."""
 
     def advance(self, n: int, note: str = "") -> None:
         """Count `n` more units; `note` replaces what stands beside the bar."""
@@ -37,7 +37,7 @@ class ProgressView(Protocol):
 class SilentView:
     """Says nothing: for tests and for callers of the library."""
 
-    def start(self, stage: str, total: int, unit: str, done: int = 0) -> None:
+    def start(self, stage: str, total: int | None, unit: str, done: int = 0) -> None:
         """See `ProgressView`."""
 
     def advance(self, n: int, note: str = "") -> None:
@@ -57,21 +57,24 @@ class PlainView:
         self._console = console
         self._interval_s = interval_s
         self._stage, self._unit, self._note = "", "", ""
-        self._done, self._total, self._begun_with = 0, 0, 0
+        self._done, self._begun_with = 0, 0
+        self._total: int | None = None
         self._started = self._spoken = time.monotonic()
 
-    def start(self, stage: str, total: int, unit: str, done: int = 0) -> None:
+    def start(self, stage: str, total: int | None, unit: str, done: int = 0) -> None:
         """See `ProgressView`."""
         self._stage, self._unit, self._note = stage, unit, ""
         self._done, self._total, self._begun_with = done, total, done
         self._started = self._spoken = time.monotonic()
-        self._line(f"{stage}: {total - done} {unit} to do" + (f", {done} done before" if done else ""))
+        todo = "begins" if total is None else f"{total - done} {unit} to do"
+        self._line(f"{stage}: {todo}" + (f", {done} done before" if done else ""))
 
     def advance(self, n: int, note: str = "") -> None:
         """See `ProgressView`."""
         self._done += n
         self._note = note or self._note
-        if time.monotonic() - self._spoken >= self._interval_s and self._done < self._total:
+        is_last = self._done == self._total
+        if time.monotonic() - self._spoken >= self._interval_s and not is_last:
             self._spoken = time.monotonic()
             self._line(self._state())
 
@@ -87,7 +90,8 @@ class PlainView:
         elapsed = max(time.monotonic() - self._started, 1e-3)
         rate = (self._done - self._begun_with) / elapsed
         note = f", {self._note}" if self._note else ""
-        return f"{self._stage}: {self._done}/{self._total} {self._unit}, {rate:.3g}/s, {elapsed:.0f} s{note}"
+        of = "" if self._total is None else f"/{self._total}"
+        return f"{self._stage}: {self._done}{of} {self._unit}, {rate:.3g}/s, {elapsed:.0f} s{note}"
 
     def _line(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -100,7 +104,7 @@ class BarView:
         self._console = console
         self._bars: Progress | None = None
 
-    def start(self, stage: str, total: int, unit: str, done: int = 0) -> None:
+    def start(self, stage: str, total: int | None, unit: str, done: int = 0) -> None:
         """See `ProgressView`."""
         self._bars = Progress(
             TextColumn("{task.description:<7}"),

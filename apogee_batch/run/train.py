@@ -99,7 +99,7 @@ def run_training(
     settings = (plan["recipe"], plan["seed"], plan["threads"], config.cluster.device)
     with _beside_the_driver(workers.executor) as executor:
         future = executor.submit(train_network, str(store), str(out), *settings)
-        _follow(future, out, plan["recipe"]["max_epochs"], progress)
+        _follow(future, out, plan["recipe"], progress)
     error = future.exception()
     if error is not None:
         raise explain_failure("the training", error) from error
@@ -118,12 +118,13 @@ def is_trained(out: Path) -> bool:
     return (out / "model.json").is_file() and not (out / "state.json").is_file()
 
 
-def _follow(future: Future[Any], folder: Path, max_epochs: int, progress: ProgressView) -> None:
+def _follow(future: Future[Any], folder: Path, recipe: dict[str, Any], progress: ProgressView) -> None:
     """Show the epochs as the worker writes them to the metrics file."""
     seen = len(read_metrics(folder / METRICS_FILE))
     if seen:
         progress.say(f"train: going on after epoch {seen}")
-    progress.start("train", max_epochs, "epochs")
+    is_length_known = recipe["schedule"] == "cosine"  # else it lasts until the dev loss falls no more
+    progress.start("train", recipe["max_epochs"] if is_length_known else None, "epochs")
     part = ("main", 0)
     while True:
         is_over = bool(wait([future], timeout=POLL_S).done)
@@ -132,7 +133,7 @@ def _follow(future: Future[Any], folder: Path, max_epochs: int, progress: Progre
             if (epoch["phase"], epoch["round"]) != part:
                 part = (epoch["phase"], epoch["round"])
                 progress.finish()
-                progress.start(f"adapt {epoch['round']}", epoch["max_epochs"], "epochs")
+                progress.start(f"adapt {epoch['round']}", None, "epochs")
             progress.advance(1, f"dev loss {epoch['dev_loss']:.4f}")
         seen = len(epochs)
         if is_over:

@@ -1,0 +1,82 @@
+"""What is shown: a bar on a terminal, plain lines elsewhere, whole and in order."""
+
+import io
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from apogee_batch.errors import UsageError
+from apogee_batch.run.logs import log_to_folder
+from apogee_batch.run.progress import BarView, PlainView, progress_view
+
+
+def console(*, is_terminal: bool) -> tuple[Console, io.StringIO]:
+    out = io.StringIO()
+    return Console(file=out, force_terminal=is_terminal, width=120), out
+
+
+def test_a_pipe_gets_plain_lines() -> None:
+    target, out = console(is_terminal=False)
+    with progress_view(target) as view:
+        assert isinstance(view, PlainView)
+        view.start("infer", 10, "stars", done=4)
+        view.advance(6)
+        view.finish()
+        view.say("[not markup] 1,200")
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "infer: 6 stars to do, 4 done before"
+    assert lines[1].startswith("infer: 10/10 stars, ")
+    assert lines[1].endswith(" - done")
+    assert lines[2] == "[not markup] 1,200"
+    assert "\x1b" not in out.getvalue()
+
+
+def test_plain_lines_come_now_and_then_and_carry_the_note() -> None:
+    target, out = console(is_terminal=False)
+    view = PlainView(target, interval_s=0.0)
+    view.start("train", None, "epochs")
+    view.advance(1, "dev loss 0.5")
+    view.advance(1)
+    view.finish()
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "train: begins"
+    assert lines[1].startswith("train: 1 epochs, ")
+    assert all(line.endswith("dev loss 0.5") or "done" in line for line in lines[1:])
+    quiet, silence = console(is_terminal=False)
+    slow = PlainView(quiet, interval_s=1000.0)
+    slow.start("train", 5, "epochs")
+    slow.advance(1)
+    assert silence.getvalue().count("\n") == 1
+
+
+def test_a_terminal_gets_a_bar() -> None:
+    target, out = console(is_terminal=True)
+    with progress_view(target) as view:
+        assert isinstance(view, BarView)
+        view.advance(1)
+        view.start("infer", 10, "stars")
+        view.advance(3, "worker 2")
+        view.say("a line")
+        view.finish()
+        view.start("train", None, "epochs")
+    assert "infer" in out.getvalue()
+    assert "a line" in out.getvalue()
+    assert "3/10" in out.getvalue()
+
+
+def test_a_log_is_json_lines_with_the_error_that_ended_it(tmp_path: Path) -> None:
+    def work() -> None:
+        with log_to_folder(tmp_path / "logs") as logger:
+            logger.info("reading %s", "ä.fits")
+            raise UsageError("no such thing")
+
+    with pytest.raises(UsageError):
+        work()
+    lines = [json.loads(line) for line in (tmp_path / "logs" / "driver.jsonl").read_text().splitlines()]
+    assert [line["message"] for line in lines] == ["begin", "reading ä.fits", "stopped: no such thing"]
+    assert "Traceback" in lines[-1]["traceback"]
+    assert lines[0]["time"].endswith("Z")
+    assert not logging.getLogger("apogee_batch").handlers
