@@ -3,6 +3,7 @@
 What a command needs is imported when it runs, so that `--help` answers at once.
 """
 
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from apogee_batch import __version__
-from apogee_batch.errors import ApogeeBatchError
+from apogee_batch.errors import ApogeeBatchError, IncompleteRunError
 
 if TYPE_CHECKING:
     from apogee_batch.run.config import RunConfig
@@ -255,8 +256,17 @@ def demo(
     _print(lines)
 
 
+class Terminated(BaseException):
+    """SIGTERM came: leave as for an interruption, but with the code for a run that can be resumed."""
+
+
+def _terminate(_number: int, _frame: object) -> None:
+    raise Terminated
+
+
 def main() -> None:
     """Run the command line; what a user can mend becomes one line and an exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(sys.argv[1:] or ["--help"], prog_name=PROGRAM, standalone_mode=False)
     except typer.TyperException as error:
@@ -265,6 +275,10 @@ def main() -> None:
     except ApogeeBatchError as error:
         _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except Terminated:
+        _fail("terminated; the same command goes on where it stopped", IncompleteRunError.exit_code)
+    if code == INTERRUPTED:
         _fail("interrupted; the same command goes on where it stopped", INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -3,6 +3,7 @@
 import gzip
 import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -148,3 +149,13 @@ def to_bytes(hdus: list[Any]) -> bytes:
 def packed(content: bytes) -> bytes:
     """Return the gzip form of a file, the same each time."""
     return gzip.compress(content, compresslevel=1, mtime=0)
+
+
+def make_table(folder: Path, columns: dict[str, tuple[str, list[Any]]], name: str = "allStar.fits") -> Path:
+    """Write a table of FITS formats and values."""
+    hdu = fits.BinTableHDU.from_columns(
+        [fits.Column(name, form, array=np.array(values)) for name, (form, values) in columns.items()]
+    )
+    path = folder / name
+    path.write_bytes(to_bytes([fits.PrimaryHDU(), hdu]))
+    return path

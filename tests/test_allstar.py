@@ -1,33 +1,19 @@
-"""The allStar table of each release, and which files its rows are about."""
+"""Which files the rows of an allStar table are about."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pytest
-from astropy.io import fits
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import packed, simple_file
+from strategies import make_table, simple_file
 
-from apogee_batch.errors import UsageError
 from apogee_batch.survey import allstar_table
 from apogee_batch.survey.allstar import AllStar, Reconciliation, match_allstar, read_allstar
 from apogee_batch.survey.apstar import read_apstar
 
 A, B, C = "2M00000001+0000001", "2M00000002+0000002", "2M00000003+0000003"
-
-
-def make_table(folder: Path, columns: dict[str, tuple[str, list[Any]]], name: str = "allStar.fits") -> Path:
-    """Write a table of FITS formats and values."""
-    hdu = fits.BinTableHDU.from_columns(
-        [fits.Column(name, form, array=np.array(values)) for name, (form, values) in columns.items()]
-    )
-    path = folder / name
-    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path)
-    return path
 
 
 def dr14(*rows: tuple[str, str, int, str], extratarg: list[int] | None = None) -> AllStar:
@@ -47,122 +33,6 @@ def dr14(*rows: tuple[str, str, int, str], extratarg: list[int] | None = None) -
 
 def kinds(result: Reconciliation) -> dict[str, int]:
     return {row["values"]: row["counts"] for row in pc.value_counts(result.details["kind"]).to_pylist()}
-
-
-# Reading
-
-
-def test_a_row_of_dr14_is_read_without_its_padding_and_fillers(tmp_path: Path) -> None:
-    path = make_table(
-        tmp_path,
-        {
-            "APSTAR_ID": ("45A", ["apogee.apo25m.s.stars.4263.2M19390532+4027346   ", "x"]),
-            "APOGEE_ID": ("18A", ["2M19390532+4027346", "VESTA"]),
-            "TELESCOPE": ("8A", ["apo25m", "apo1m"]),
-            "LOCATION_ID": ("I", [4263, -9999]),
-            "FIELD": ("16A", ["N6819", "hip"]),
-            "RA": ("D", [294.772188, -9999.0]),
-            "DEC": ("D", [40.459633, np.nan]),
-            "J": ("E", [10.5, 99.0]),
-            "H": ("E", [10.25, 99.999]),
-            "K": ("E", [10.125, -9999.0]),
-            "NVISITS": ("J", [6, -1]),
-            "STARFLAG": ("J", [198656, -9999]),
-            "TEFF": ("E", [6500.0, -9999.0]),
-            "FPARAM": ("7E", [[0.0] * 7, [1.0] * 7]),
-        },
-    )
-    allstar = read_allstar(path)
-    assert allstar.n_stars == 2
-    one, other = allstar.stars([0, 1])
-    assert one.apstar_id == "apogee.apo25m.s.stars.4263.2M19390532+4027346"
-    assert (one.apogee_id, one.telescope, one.field, one.location_id) == (
-        "2M19390532+4027346",
-        "apo25m",
-        "N6819",
-        4263,
-    )
-    assert (one.ra, one.dec, one.j, one.h, one.k) == (294.772188, 40.459633, 10.5, 10.25, 10.125)
-    assert (one.n_visits, one.starflag) == (6, 198656)
-    assert (other.location_id, other.n_visits, other.starflag) == (None, 0, -1)
-    assert np.isnan([other.ra, other.dec, other.j, other.h, other.k]).all()
-    assert other.apogee_id == "VESTA"
-
-
-def test_a_table_of_dr17_has_no_location_and_other_types(tmp_path: Path) -> None:
-    path = make_table(
-        tmp_path,
-        {
-            "file": ("64A", ["asStar-dr17-2M19390532+4027346.fits"]),
-            "apogee_id": ("30A", ["2M19390532+4027346"]),
-            "field": ("20A", ["N6819"]),
-            "starflag": ("K", [1 << 40]),
-            "ra": ("D", [0.0]),
-        },
-    )
-    (star,) = read_allstar(path).stars([0])
-    assert (star.location_id, star.starflag, star.ra, star.field) == (None, 1 << 40, 0.0, "N6819")
-    assert star.telescope == star.apstar_id == ""
-
-
-def test_a_table_is_read_in_blocks_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allstar_table, "ROWS_AT_ONCE", 3)
-    path = make_table(tmp_path, {"APOGEE_ID": ("18A", [A] * 10), "LOCATION_ID": ("I", list(range(1, 11)))})
-    allstar = read_allstar(path)
-    assert [star.location_id for star in allstar.stars(range(10))] == list(range(1, 11))
-
-
-def test_a_table_may_be_compressed(tmp_path: Path) -> None:
-    path = make_table(tmp_path, {"APOGEE_ID": ("18A", [A, B])})
-    path.write_bytes(packed(path.read_bytes()))
-    assert [star.apogee_id for star in read_allstar(path).stars([0, 1])] == [A, B]
-
-
-def test_an_empty_table_has_no_stars(tmp_path: Path) -> None:
-    path = make_table(tmp_path, {"APOGEE_ID": ("18A", []), "RA": ("D", [])})
-    assert read_allstar(path).n_stars == 0
-
-
-def test_a_table_of_something_else_is_refused_with_its_columns(tmp_path: Path) -> None:
-    path = make_table(tmp_path, {"RA": ("D", [1.0]), "PLATE": ("J", [1])})
-    with pytest.raises(UsageError, match="no column APOGEE_ID; it has RA, PLATE; name the allStar FITS file"):
-        read_allstar(path)
-
-
-def test_a_text_where_numbers_should_be_is_refused(tmp_path: Path) -> None:
-    path = make_table(tmp_path, {"APOGEE_ID": ("18A", [A]), "RA": ("9A", ["12:00:00"])})
-    with pytest.raises(UsageError, match="column RA holds no numbers"):
-        read_allstar(path)
-
-
-@pytest.mark.parametrize("content", [b"", b"apogee_id,ra\n", b"SIMPLE  =                    T"])
-def test_what_is_no_fits_table_is_refused(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "allStar.fits"
-    path.write_bytes(content)
-    with pytest.raises(UsageError, match=r"allStar\.fits"):
-        read_allstar(path)
-
-
-def test_an_apstar_file_is_no_summary(tmp_path: Path) -> None:
-    path = tmp_path / "a.fits"
-    path.write_bytes(simple_file())
-    with pytest.raises(UsageError, match="it has no table at all"):
-        read_allstar(path)
-
-
-def test_a_missing_table_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"absent\.fits: no such file; name the allStar"):
-        read_allstar(tmp_path / "absent.fits")
-
-
-def test_a_table_cut_short_is_refused(tmp_path: Path) -> None:
-    path = make_table(tmp_path, {"APOGEE_ID": ("18A", [A] * 1000)})
-    path.write_bytes(path.read_bytes()[:-9000])
-    with pytest.raises(UsageError, match="cannot be read"):
-        read_allstar(path)
-
-
-# Matching
 
 
 def test_the_folders_of_the_survey_tell_files_of_one_name_apart() -> None:
@@ -228,6 +98,7 @@ def test_without_a_file_column_stars_are_matched(tmp_path: Path) -> None:
     result = match_allstar(allstar, files)
     assert [path for path, _ in result.selected] == [files[1], files[0]]
     assert result.n_extra == 1
+    assert match_allstar(allstar, [Path(f"/stars/apo25m/4100/apStar-r5-{A}.fits")]).n_found == 1
 
 
 def test_every_kind_of_repetition_is_counted() -> None:

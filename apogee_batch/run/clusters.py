@@ -4,6 +4,7 @@ The only module that knows Dask. Stages see a `concurrent.futures.Executor`; ano
 is another branch of `open_workers`.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
@@ -86,6 +87,8 @@ def _local_dask(n_workers: int) -> Iterator[Workers]:
     """One single-threaded process a core; nothing listens outside this machine."""
     from distributed import Client, LocalCluster
 
+    # A worker that is stopped in a task leaves semaphores, which Python cleans up and warns about.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     try:
         cluster = LocalCluster(
             n_workers=n_workers,
@@ -97,9 +100,22 @@ def _local_dask(n_workers: int) -> Iterator[Workers]:
         )
     except (OSError, RuntimeError, TimeoutError) as error:
         raise ClusterError(f"no local Dask cluster: {error}; try --cluster serial") from error
-    with cluster, Client(cluster) as client:
-        text = f"{n_workers} local worker{'s' * (n_workers > 1)}{_dashboard(cluster.dashboard_link)}"
-        yield Workers(client.get_executor(), n_workers, text)
+    text = f"{n_workers} local worker{'s' * (n_workers > 1)}{_dashboard(cluster.dashboard_link)}"
+    try:
+        with cluster, Client(cluster) as client, _silent_when_interrupted():
+            yield Workers(client.get_executor(), n_workers, text)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+@contextmanager
+def _silent_when_interrupted() -> Iterator[None]:
+    """Leave the last word to what ends the block: workers stopped in a task log lost connections."""
+    try:
+        yield
+    except BaseException:
+        logging.disable(logging.CRITICAL)
+        raise
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The allStar table of a release: the columns that this package uses, in one form for all releases."""
 
 import warnings
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,17 +106,13 @@ def read_allstar(path: Path | str) -> AllStar:
     if not path.is_file():
         raise UsageError(f"{path}: no such file; {remedy}")
     try:
-        # memmap: an allStar table has 0.2-4 GB, of which a tenth is used here. The file is opened by
-        # us because astropy forgets to close one that it cannot read.
-        with (
-            warnings.catch_warnings(),
-            path.open("rb") as file,
-            fits.open(file, memmap=True, character_as_bytes=True) as hdus,
-        ):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            warnings.filterwarnings("error", message="File may have been truncated")
-            return AllStar(path, _read_columns(path, hdus, remedy))
-    except (OSError, ValueError, TypeError, IndexError, KeyError, Warning, fits.VerifyError) as error:
+            # The file is opened by us because astropy forgets to close one that it cannot read.
+            # memmap: an allStar table has 0.2-4 GB, of which a tenth is used here.
+            with path.open("rb") as file, fits.open(file, memmap=True, character_as_bytes=True) as hdus:
+                return AllStar(path, _read_columns(path, hdus, remedy))
+    except (OSError, EOFError, zlib.error, ValueError, TypeError, LookupError, fits.VerifyError) as error:
         text = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"{path}: cannot be read as FITS ({text}); {remedy}") from error
 
@@ -133,7 +130,10 @@ def _read_columns(path: Path, hdus: Any, remedy: str) -> pa.Table:
             starts = range(0, len(hdu.data), ROWS_AT_ONCE)
             blocks = [_read_block(hdu.data[i : i + ROWS_AT_ONCE], columns) for i in starts]
             return pa.concat_tables(blocks) if blocks else _read_block(hdu.data, columns)
-    found = ", ".join(name for hdu in tables for name in hdu.columns.names[:12]) or "no table at all"
+    found = (
+        ", ".join(name for hdu in tables for name in hdu.columns.names[:12])
+        or "no table, or none that is whole"
+    )
     raise UsageError(f"{path}: no column APOGEE_ID; it has {found}; {remedy}")
 
 
