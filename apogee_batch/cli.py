@@ -234,7 +234,9 @@ def simulate(
 def demo(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the demo.")] = Path("demo"),
     stars: Annotated[int, typer.Option(help="Number of stars.", min=100, max=100_000)] = 1200,
-    seed: Annotated[int, typer.Option(help="Seed of the survey and of the run.", min=0)] = 1,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed. [default: 1 for the survey, of the settings for the run]", min=0)
+    ] = None,
     realizations: Annotated[
         int | None, typer.Option(help="Noisy copies of each spectrum. [default: 100]")
     ] = None,
@@ -249,10 +251,11 @@ def demo(
         inference={"realizations": realizations, "seed": seed},
         cluster={"kind": cluster, "workers": workers},
     )
-    from apogee_batch.run.demo import run_demo
+    from apogee_batch.run.demo import DEMO_SEED, run_demo
 
+    survey_seed = DEMO_SEED if seed is None else seed
     with _view() as view:
-        lines = run_demo(folder, n_stars=stars, seed=seed, config=settings, progress=view)
+        lines = run_demo(folder, n_stars=stars, seed=survey_seed, config=settings, progress=view)
     _print(lines)
 
 

@@ -76,3 +76,7 @@ class ApStarError(ApogeeBatchError):
         self.path = path
         self.reason = reason
         self.text = text
+
+    def __reduce__(self) -> tuple[type["ApStarError"], tuple[Path, RejectReason, str]]:
+        """Pickle by the arguments; an exception otherwise keeps its message alone and cannot be rebuilt."""
+        return type(self), (self.path, self.reason, self.text)

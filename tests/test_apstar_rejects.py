@@ -75,6 +75,13 @@ def test_a_file_cut_anywhere_in_its_last_image_is_rejected(folder: Path, n_lost:
         assert reason(result) is RejectReason.TRUNCATED
 
 
+def test_a_file_cut_anywhere_in_its_first_headers_is_rejected(folder: Path) -> None:
+    content = simple_file(n_extra=0)
+    for n_kept in range(1, 2 * BLOCK_BYTES + 1, 13):
+        result = read_apstar(write(folder, content[:n_kept]))
+        assert reason(result) in {RejectReason.TRUNCATED, RejectReason.NOT_FITS, RejectReason.MISSING_HDU}
+
+
 def test_a_mask_cut_at_the_end_of_a_block_is_cut_short(folder: Path) -> None:
     content = simple_file(n_rows=3, n_extra=0)  # its first row, the only one wanted, is still there
     assert reason(read_apstar(write(folder, content[:-BLOCK_BYTES]))) is RejectReason.TRUNCATED

@@ -14,6 +14,7 @@ from apogee_batch.errors import IntegrityError, UsageError
 from apogee_batch.files import read_json, sha256_of_file
 from apogee_batch.run import commands
 from apogee_batch.run.config import RunConfig
+from apogee_batch.run.infer import infer_shard
 from apogee_batch.run.progress import SilentView
 from apogee_batch.run.status import describe_status
 from apogee_batch.schema import catalog_columns
@@ -143,6 +144,71 @@ def test_another_seed_in_the_same_folder_is_refused(
     )
     with pytest.raises(UsageError, match="seed: 0 -> 5"):
         make(labelled_store, finished_run, other)
+
+
+def test_labels_attached_during_a_run_are_not_its_labels(
+    labelled_store: Path,
+    finished_run: Path,
+    survey: SimulatedSurvey,
+    serial_config: RunConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = tmp_path / "s.zarr"
+    shutil.copytree(labelled_store, store)
+    begin = commands.begin_run
+
+    def begin_and_attach(*arguments: object) -> dict[str, object]:
+        plan = begin(*arguments)
+        commands.attach(store, {"mstar": [survey.labels["mstar"]]}, column_map=[])
+        return plan
+
+    monkeypatch.setattr("apogee_batch.run.commands.begin_run", begin_and_attach)
+    model = finished_run / "model"
+    make(store, tmp_path / "run", serial_config, model=model)
+    catalog = pd.read_parquet(tmp_path / "run" / "catalog" / "catalog.parquet")
+    assert set(catalog["data_type"].dropna()) == {"payne", "mstar", "yso"}
+    monkeypatch.undo()
+    with pytest.raises(UsageError, match="labels_sha256"):
+        make(store, tmp_path / "run", serial_config, model=model)
+
+
+def test_a_run_cannot_lie_in_its_store(labelled_store: Path, serial_config: RunConfig) -> None:
+    with pytest.raises(UsageError, match="lies inside the store"):
+        make(labelled_store, labelled_store / "run", serial_config)
+
+
+def test_seed_and_cap_change_the_numbers(
+    labelled_store: Path, finished_run: Path, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    before = pd.read_parquet(finished_run / "catalog" / "catalog.parquet")
+    for key, value in (("seed", 5), ("err_cap", "mean")):
+        inference = serial_config.inference.model_copy(update={key: value})
+        config = serial_config.model_copy(update={"inference": inference})
+        make(labelled_store, tmp_path / key, config, model=finished_run / "model")
+        after = pd.read_parquet(tmp_path / key / "catalog" / "catalog.parquet")
+        assert (after["teff"] != before["teff"]).all()
+        np.testing.assert_array_equal(after["teff_clean"], before["teff_clean"])
+
+
+def test_a_model_that_changed_during_a_run_is_noticed(
+    labelled_store: Path, finished_run: Path, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    settings = {"model_sha256": "0" * 64, "realizations": 2, "seed": 0, "err_cap": "median", "device": "cpu"}
+    with pytest.raises(IntegrityError, match="the model changed"):
+        infer_shard(str(labelled_store), str(tmp_path), str(finished_run / "model"), settings, 0)
+
+
+def test_a_catalogue_of_other_stars_is_not_published(
+    labelled_store: Path, finished_run: Path, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    stars = run / "inputs" / "stars.parquet"
+    table = pq.read_table(stars)
+    pq.write_table(table.slice(0, 47), stars)
+    with pytest.raises(IntegrityError, match="do not hold the 47 stars"):
+        make(labelled_store, run, serial_config)
 
 
 def test_a_folder_of_something_else_is_refused(

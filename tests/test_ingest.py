@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -13,10 +14,11 @@ from apogee_batch.files import read_json
 from apogee_batch.run import commands
 from apogee_batch.run.config import RunConfig, load_config
 from apogee_batch.run.ingest_plan import IngestInput, plan_ingest
+from apogee_batch.run.ingest_tables import reject_table
 from apogee_batch.run.progress import SilentView
 from apogee_batch.store.spectra import open_store, read_spectra
 from apogee_batch.store.tables import read_stars, read_table, table_path
-from apogee_batch.survey.apstar import read_apstar
+from apogee_batch.survey.apstar import RejectedSpectrum, read_apstar
 from apogee_batch.survey.simulate import SimulatedSurvey
 from apogee_batch.survey.sources import find_apstar_files
 
@@ -153,7 +155,7 @@ def test_a_summary_names_what_is_missing_and_extra(
     assert "46 found, 2 missing, 1 extra" in lines[-1]
     summary = read_json(tmp_path / "s.zarr" / "ingest" / "0001" / "summary.json")
     assert summary["survey"]["missing"] == 2
-    details = pq.read_table(table_path(tmp_path / "s.zarr", "allstar_match"))
+    details = pq.read_table(tmp_path / "s.zarr" / "ingest" / "0001" / "allstar_match.parquet")
     assert details["kind"].to_pylist().count("missing") == 2
 
 
@@ -182,7 +184,7 @@ def test_a_ledger_without_a_shard_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("apogee_batch.run.ingest.run_shards", lambda *_: None)
-    with pytest.raises(IntegrityError, match=r"shards \[0, 1, 2\] are not in the ledger"):
+    with pytest.raises(IntegrityError, match=r"shards \[0, 1, 2\] of ingest 0001 are not in the ledger"):
         ingest([survey.spectra], tmp_path / "s.zarr", serial_config)
 
 
@@ -196,6 +198,116 @@ def test_the_plan_keeps_what_the_summary_says_of_a_star(survey: SimulatedSurvey,
     known = json.loads(plan.inputs["known"][0].as_py())
     assert known["apstar_id"] == star.apstar_id
     assert all(value == value for value in known.values())
+
+
+def test_a_lost_part_of_an_earlier_ingest_is_made_again(
+    labelled_store: Path, survey: SimulatedSurvey, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    store = tmp_path / "s.zarr"
+    shutil.copytree(labelled_store, store)
+    (store / "ingest" / "0001" / "parts" / "stars-00001.parquet").unlink()
+    flux = store / "flux" / "c" / "2" / "0"
+    flux.write_bytes(flux.read_bytes()[:-1] + b"?")
+    ingest([survey.spectra], store, serial_config, allstar=survey.allstar)
+    assert read_stars(store).equals(read_stars(labelled_store))
+    assert flux.read_bytes() == (labelled_store / "flux" / "c" / "2" / "0").read_bytes()
+
+
+def test_an_append_never_drops_stars_whose_part_is_gone(
+    labelled_store: Path,
+    survey: SimulatedSurvey,
+    serial_config: RunConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, extra = tmp_path / "s.zarr", tmp_path / "apStar-r9-2M00000000+0000000.fits"
+    shutil.copytree(labelled_store, store)
+    shutil.copy(find_apstar_files([str(survey.spectra)])[0], extra)
+    (store / "ingest" / "0001" / "parts" / "stars-00001.parquet").unlink()
+    monkeypatch.setattr("apogee_batch.run.commands.damaged_ingests", lambda _: [])
+    with pytest.raises(IntegrityError, match=r"shards \[1\] of ingest 0001"):
+        ingest([extra], store, serial_config)
+    assert read_stars(store).equals(read_stars(labelled_store))
+
+
+def test_counts_that_do_not_add_up_are_noticed(
+    survey: SimulatedSurvey, serial_config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forget_a_reject(rejects: list[RejectedSpectrum]) -> pa.Table:
+        return reject_table(rejects[1:])
+
+    (tmp_path / "apStar-r8-2M00000000+0000000.fits").write_bytes(b"")
+    monkeypatch.setattr("apogee_batch.run.ingest.reject_table", forget_a_reject)
+    paths = find_apstar_files([str(survey.spectra)])[:3]
+    with pytest.raises(IntegrityError, match=r"\(3, 3, 0\) in its parts, but should be \(4, 3, 1\)"):
+        ingest([*paths, tmp_path / "apStar-r8-2M00000000+0000000.fits"], tmp_path / "s.zarr", serial_config)
+
+
+def test_a_file_that_was_mended_is_read_again(
+    survey: SimulatedSurvey, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    good = find_apstar_files([str(survey.spectra)])[0]
+    store, path = tmp_path / "s.zarr", tmp_path / "in" / good.name
+    path.parent.mkdir()
+    path.write_bytes(good.read_bytes()[:9000])
+    with pytest.raises(TooManyBadInputsError):
+        ingest([path], store, serial_config)
+    assert "nothing to do" in ingest([path], store, serial_config)[0]
+    shutil.copy(good, path)
+    ingest([path], store, serial_config)
+    assert len(read_stars(store)) == 1
+    assert len(read_table(table_path(store, "rejects"))) == 0
+
+
+def test_a_store_holds_combined_spectra_or_visits(
+    labelled_store: Path, survey: SimulatedSurvey, serial_config: RunConfig
+) -> None:
+    with pytest.raises(UsageError, match="its rows are combined spectra"):
+        ingest([survey.spectra], labelled_store, visits_config(serial_config))
+
+
+def test_a_link_keeps_its_own_name(survey: SimulatedSurvey, serial_config: RunConfig, tmp_path: Path) -> None:
+    good = find_apstar_files([str(survey.spectra)])[0]
+    blob, link = tmp_path / "abc1", tmp_path / "in" / good.name
+    shutil.copy(good, blob)
+    link.parent.mkdir()
+    link.symlink_to(blob)
+    ingest([link.parent], tmp_path / "s.zarr", serial_config)
+    assert read_stars(tmp_path / "s.zarr")["file"].to_pylist() == [good.name]
+
+
+def test_nothing_works_on_a_store_with_an_unfinished_ingest(
+    labelled_store: Path, survey: SimulatedSurvey, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    store = tmp_path / "s.zarr"
+    shutil.copytree(labelled_store, store)
+    (store / "ingest" / "0001" / "summary.json").unlink()
+    view = SilentView()
+    for call in (
+        lambda: commands.attach(store, {"payne": [survey.labels["payne"]]}, column_map=[]),
+        lambda: commands.train(store, tmp_path / "m", config=serial_config, progress=view),
+        lambda: commands.make_catalog(
+            store, tmp_path / "r", model=None, config=serial_config, is_dry_run=True, progress=view
+        ),
+    ):
+        with pytest.raises(UsageError, match="ingest 0001 has not finished"):
+            call()
+
+
+def test_an_ingest_by_dask_workers_gives_the_same_store(
+    labelled_store: Path,
+    survey: SimulatedSurvey,
+    serial_config: RunConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cluster = serial_config.cluster.model_copy(update={"kind": "local", "workers": 2})
+    config = serial_config.model_copy(update={"cluster": cluster})
+    ingest([survey.spectra], Path("s.zarr"), config, allstar=survey.allstar)
+    for path in sorted(labelled_store.rglob("c/*/0")):
+        assert (tmp_path / "s.zarr" / path.relative_to(labelled_store)).read_bytes() == path.read_bytes()
+    assert read_stars(tmp_path / "s.zarr").equals(read_stars(labelled_store))
 
 
 def test_shard_sizes_that_do_not_fit_are_told(

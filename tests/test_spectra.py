@@ -1,5 +1,6 @@
 """The store: whole shards, checksums, and nothing read as zeros."""
 
+import shutil
 import warnings
 from pathlib import Path
 
@@ -136,6 +137,31 @@ def test_what_is_no_store_is_told(tmp_path: Path) -> None:
     zarr.create_group(tmp_path / "new.zarr", attributes={"format": "apogee-batch spectra", "version": 99})
     with pytest.raises(UsageError, match="store format 99"):
         open_store(tmp_path / "new.zarr")
+    (tmp_path / "new.zarr" / "zarr.json").write_text('{"zarr_format": 3, "node_type": ')
+    with pytest.raises(UsageError, match="not a store of spectra"):
+        open_store(tmp_path / "new.zarr")
+
+
+def test_a_lost_array_is_named(store: StoreInfo) -> None:
+    shutil.rmtree(store.path / "err")
+    with pytest.raises(IntegrityError, match="has lost its arrays err"):
+        open_store(store.path)
+
+
+def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UsageError, match="cannot be made"):
+        create_store(tmp_path / "file" / "s.zarr", n_rows=1, shard_stars=SHARD)
+
+
+def test_a_damaged_last_shard_can_be_written_again(store: StoreInfo) -> None:
+    flux = fill(store, 1, [0, 4])
+    path = shard_files(store.path, 1)[0]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + b"?")
+    fill(store, 1, [0, 4])
+    assert path.read_bytes() == whole
+    np.testing.assert_array_equal(read_spectra(store, np.array([SHARD, SHARD + 4])).flux, flux)
 
 
 def test_a_folder_with_other_things_is_not_made_a_store(tmp_path: Path) -> None:

@@ -50,20 +50,22 @@ def draw_adaptation_rows(training_set: TrainingSet, recipe: Recipe, *, seed: int
     return np.sort(np.concatenate([focus, payne[order[:n_drawn].numpy()]]))
 
 
-def draw_batches(rows: RowArray, recipe: Recipe, *, seed: int, epoch: int) -> list[RowArray]:
+def draw_batches(rows: RowArray, batch_size: int, *, min_steps: int, seed: int, epoch: int) -> list[RowArray]:
     """Return the batches of an epoch: as many passes through the rows as it takes, each in a new order.
 
     Parameters
     ----------
     rows : ndarray of int64
-    recipe : Recipe
+    batch_size : int
+    min_steps : int
+        Least number of batches.
     seed : int
     epoch : int
     """
-    n_passes = max(1, math.ceil(recipe.min_steps_per_epoch * recipe.batch_size / len(rows)))
+    n_passes = max(1, math.ceil(min_steps * batch_size / len(rows)))
     generator = derive_generator(seed, "order", epoch)
     order = torch.cat([torch.randperm(len(rows), generator=generator) for _ in range(n_passes)])
-    return [rows[part.numpy()] for part in torch.split(order, recipe.batch_size)]
+    return [rows[part.numpy()] for part in torch.split(order, batch_size)]
 
 
 def make_dropout(recipe: Recipe, *, seed: int, epoch: int, device: str) -> Callable[[Tensor], Tensor] | None:

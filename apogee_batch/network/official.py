@@ -6,8 +6,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from apogee_batch.errors import UsageError
-from apogee_batch.network.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from apogee_batch.errors import IntegrityError, UsageError
+from apogee_batch.network.checkpoint import (
+    HEADER_FILE,
+    MODEL_FILE,
+    Checkpoint,
+    load_checkpoint,
+    load_tensors,
+    save_checkpoint,
+)
 from apogee_batch.network.header import CheckpointHeader
 from apogee_batch.network.model import SpectrumNet
 from apogee_batch.network.scaling import OFFICIAL_SCALER, InputTransform
@@ -25,18 +32,44 @@ def import_official(file: Path, folder: Path) -> Checkpoint:
     file : Path
         What `torch.save(model.state_dict(), file)` wrote.
     folder : Path
-        Where the checkpoint goes.
+        Where the checkpoint goes: new, empty, or with this very model from an earlier import.
 
     Raises
     ------
     UsageError
-        If the file is missing, is not a state dict, or is that of another network.
+        If the file is missing, is not a state dict, or is that of another network; if the folder holds
+        anything else.
     """
     weights = _read_state_dict(file)
     _check_against_model(weights, file)
     header = CheckpointHeader(origin="official", transform=InputTransform("raw"), scaler=OFFICIAL_SCALER)
-    save_checkpoint(folder, {name: tensor.float() for name, tensor in weights.items()}, header)
+    weights = {name: tensor.float() for name, tensor in weights.items()}
+    if not _is_imported(folder, weights, header):
+        save_checkpoint(folder, weights, header)
     return load_checkpoint(folder)
+
+
+def _is_imported(folder: Path, weights: dict[str, Tensor], header: CheckpointHeader) -> bool:
+    """Tell whether a folder holds this import already; refuse a folder that holds anything else."""
+    if not folder.exists():
+        return False
+    refusal = UsageError(f"{folder}: holds something other than this import; name a new folder with --out")
+    if not folder.is_dir():
+        raise refusal
+    names = {path.name for path in folder.iterdir() if not path.match(".*.partial")}
+    if not names <= {MODEL_FILE, HEADER_FILE}:
+        raise refusal
+    try:
+        found = load_tensors(folder / MODEL_FILE) if MODEL_FILE in names else weights
+        same = found.keys() == weights.keys() and all(found[name].equal(weights[name]) for name in weights)
+        if HEADER_FILE in names:  # absent where an import was killed between its two files
+            there = load_checkpoint(folder).header
+            same = same and (there.origin, there.transform) == (header.origin, header.transform)
+    except IntegrityError as error:
+        raise refusal from error
+    if not same:
+        raise refusal
+    return HEADER_FILE in names
 
 
 def _read_state_dict(file: Path) -> dict[str, Tensor]:

@@ -49,7 +49,8 @@ class Recipe(BaseModel):
     max_shift : int
         Training spectra are shifted by up to this many pixels either way.
     min_steps_per_epoch : int
-        An epoch is one pass through the training set, or as many passes as give this many steps.
+        An epoch before adaptation is one pass through the training set, or as many passes as give this many
+        steps.
     max_epochs : int
         Epochs before adaptation at most.
     patience : int

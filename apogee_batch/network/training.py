@@ -156,7 +156,7 @@ class _Trainer:
     def run_epoch(self, progress: Progress) -> tuple[Progress, EpochMetrics]:
         """Train for an epoch, evaluate, and decide what comes next."""
         recipe, seed, epoch, is_main = self.recipe, self.seed, progress.epoch, progress.phase == "main"
-        batches = draw_batches(self._rows(progress), recipe, seed=seed, epoch=epoch)
+        batches = self._batches(progress)
         drop = make_dropout(recipe, seed=seed, epoch=epoch, device=self.device)
         changes = derive_generator(seed, "augmentation", epoch, device=self.device)
         loss_sum, rate = 0.0, recipe.adaptation_learning_rate
@@ -200,11 +200,14 @@ class _Trainer:
         self.learner.return_to_best()
         return begin_next_round(progress, self.n_dev, adapts=self.adapts, recipe=self.recipe)
 
-    def _rows(self, progress: Progress) -> RowArray:
-        """Return the training rows of an epoch."""
+    def _batches(self, progress: Progress) -> list[RowArray]:
+        """Return the batches of an epoch: of all training stars, or of those of the round."""
+        recipe, seed = self.recipe, self.seed
         if progress.phase == "main":
-            return self.data.rows("train")
-        return draw_adaptation_rows(self.data, self.recipe, seed=self.seed, round_=progress.round)
+            rows, min_steps = self.data.rows("train"), recipe.min_steps_per_epoch
+        else:
+            rows, min_steps = draw_adaptation_rows(self.data, recipe, seed=seed, round_=progress.round), 0
+        return draw_batches(rows, recipe.batch_size, min_steps=min_steps, seed=seed, epoch=progress.epoch)
 
     def _read(self, rows: RowArray, augmentation: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Return network input and standardised labels of some rows; changed ones if a generator is given."""
@@ -229,12 +232,11 @@ class _Trainer:
         return self._explain_plateau(lowest, progress.epoch)
 
     def _explain_plateau(self, dev_loss: float, n_epochs: int) -> str:
-        batches = draw_batches(self.data.rows("train"), self.recipe, seed=self.seed, epoch=0)
         text = explain_plateau(
             self.recipe,
             dev_loss=dev_loss,
             n_epochs=n_epochs,
-            n_steps=len(batches),
+            n_steps=len(self._batches(Progress(self.seed))),
             n_train=sum(self.n_train.values()),
         )
         logger.warning(text)

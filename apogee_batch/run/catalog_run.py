@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from apogee_batch.errors import UsageError
-from apogee_batch.files import read_json, sha256_of_file
+from apogee_batch.files import read_json, sha256_of_file, write_json
 from apogee_batch.network.checkpoint import Checkpoint, load_checkpoint
 from apogee_batch.network.recipe import load_recipe
 from apogee_batch.report.tables import Results
 from apogee_batch.run.clusters import Workers
 from apogee_batch.run.config import RunConfig
-from apogee_batch.run.infer import infer_shard, shards_with_stars
+from apogee_batch.run.infer import INPUTS, copy_inputs, infer_shard, shards_with_stars
 from apogee_batch.run.ledger import Ledger
 from apogee_batch.run.plan import run_id, settle_plan, software_versions
 from apogee_batch.run.progress import ProgressView
@@ -20,9 +20,10 @@ from apogee_batch.run.publish import publish
 from apogee_batch.run.stages import run_shards
 from apogee_batch.run.train import plan_training, run_training, store_fingerprint
 from apogee_batch.schema import catalog_version
-from apogee_batch.store.tables import LABELS, REJECTS, STARS, read_stars, table_path
+from apogee_batch.store.tables import LABELS, REJECTS, STARS, read_stars, read_table, table_path
 
 MODEL_FOLDER = "model"
+SETTINGS_FILE = "settings.json"
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def plan_run(store: Path, out: Path, model: Path | None, config: RunConfig) -> d
         "store_sha256": store_fingerprint(store),
         "stars_sha256": sha256_of_file(table_path(store, STARS)),
         "labels_sha256": sha256_of_file(labels) if labels.is_file() else None,
+        "shards": shards_with_stars(store),
         "model": origin,
         "realizations": config.inference.realizations,
         "seed": config.inference.seed,
@@ -83,8 +85,12 @@ def begin_run(store: Path, out: Path, model: Path | None, config: RunConfig) -> 
     UsageError
         If the folder holds another run, or something else.
     """
+    if store.absolute() in (out.absolute(), *out.absolute().parents):
+        raise UsageError(f"{out}: lies inside the store; name a folder beside it")
     plan = plan_run(store, out, model, config)
     settle_plan(out, plan)
+    copy_inputs(store, out)
+    write_json(out / SETTINGS_FILE, config.model_dump(mode="json"))
     return plan
 
 
@@ -122,7 +128,7 @@ def run_catalog(
     """
     name = run_id(plan)
     checkpoint, folder = _get_model(store, out, model, config, workers, progress)
-    shards = shards_with_stars(store)
+    shards = plan["shards"]
     ledger = inference_ledger(out, plan, checkpoint.sha256)
     done = ledger.done()
     todo = [shard for shard in shards if shard not in done]
@@ -133,12 +139,16 @@ def run_catalog(
         "err_cap": config.inference.err_cap,
         "device": config.cluster.device,
     }
-    n_stars = len(read_stars(store))
+    n_stars = len(read_table(out / INPUTS / f"{STARS}.parquet"))
     progress.start("infer", n_stars, "stars", done=sum(report.n_inputs for report in done.values()))
     task = partial(infer_shard, str(store), str(out), str(folder), settings)
     run_shards(workers, task, todo, ledger, progress)
     progress.finish()
-    found = publish(store, out, shards, name=name, plan=plan, model=(checkpoint.sha256, checkpoint.header))
+    devices = sorted({str(report.extra["device"]) for report in ledger.entries()})
+    if len(devices) > 1:
+        progress.say(f"WARNING: computed on {' and '.join(devices)}; bytes are equal on one kind only")
+    made_by = (checkpoint.sha256, checkpoint.header)
+    found = publish(out / INPUTS, out, shards, name=name, plan=plan, model=made_by, devices=devices)
     manifest = read_json(out / "manifest.json")
     return CatalogRun(out, name, manifest["stars"], manifest["rejects"], found)
 

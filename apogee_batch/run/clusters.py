@@ -7,13 +7,13 @@ is another branch of `open_workers`.
 import logging
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from apogee_batch.errors import ClusterError, UsageError
-from apogee_batch.run.config import ClusterSettings
+from apogee_batch.run.config import ClusterSettings, Device
 
 CONNECT_TIMEOUT_S = 30
 P = ParamSpec("P")
@@ -52,11 +52,28 @@ class SerialExecutor(Executor):
         return future
 
 
+def is_lost_worker(error: BaseException) -> bool:
+    """Tell whether a task ended because its worker did, not because of anything in the task."""
+    if isinstance(error, CancelledError | BrokenExecutor):
+        return True
+    return type(error).__module__.startswith("distributed.")
+
+
 def available_cores() -> int:
     """Return the cores that this process may use, which on a cluster node are not all of them."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def default_workers(device: Device) -> int:
+    """Return how many local processes fit a device: one a core, or one for the GPU where torch sees one."""
+    if device != "cpu":
+        import torch
+
+        if torch.cuda.is_available():
+            return 1
+    return available_cores()
 
 
 @contextmanager
@@ -78,7 +95,7 @@ def open_workers(settings: ClusterSettings) -> Iterator[Workers]:
         with _dask_at_address(settings.address) as workers:
             yield workers
     else:
-        with _local_dask(settings.workers or available_cores()) as workers:
+        with _local_dask(settings.workers or default_workers(settings.device)) as workers:
             yield workers
 
 
@@ -86,6 +103,7 @@ def open_workers(settings: ClusterSettings) -> Iterator[Workers]:
 def _local_dask(n_workers: int) -> Iterator[Workers]:
     """One single-threaded process a core; nothing listens outside this machine."""
     from distributed import Client, LocalCluster
+    from distributed.system import MEMORY_LIMIT
 
     # A worker that is stopped in a task leaves semaphores, which Python cleans up and warns about.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
@@ -96,7 +114,8 @@ def _local_dask(n_workers: int) -> Iterator[Workers]:
             processes=True,
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",  # a free port: the default one is often taken on shared machines
-            silence_logs="ERROR",
+            memory_limit=MEMORY_LIMIT,  # the share of one in n would kill the worker that trains
+            silence_logs="CRITICAL",  # what ends a task is told by the driver, once
         )
     except (OSError, RuntimeError, TimeoutError) as error:
         raise ClusterError(f"no local Dask cluster: {error}; try --cluster serial") from error
@@ -127,13 +146,14 @@ def _dask_at_address(address: str | None) -> Iterator[Workers]:
         raise UsageError("--cluster address needs --address, for example tcp://127.0.0.1:8786")
     try:
         client = Client(address, timeout=CONNECT_TIMEOUT_S)
-    except (OSError, ValueError, TimeoutError) as error:
+    except (OSError, TypeError, ValueError) as error:  # TypeError: tls:// without certificates
         raise ClusterError(f"{address}: no Dask scheduler answers there ({error})") from error
     with client:
-        n_workers = len(client.scheduler_info(n_workers=-1)["workers"])
+        found = client.scheduler_info(n_workers=-1)["workers"].values()
+        n_workers = sum(worker["nthreads"] for worker in found)  # tasks that run at the same time
         if n_workers == 0:
             raise ClusterError(f"{address}: the scheduler has no workers; start some with 'dask worker'")
-        text = f"{n_workers} workers of {address}{_dashboard(client.dashboard_link)}"
+        text = f"{len(found)} workers of {address}{_dashboard(client.dashboard_link)}"
         yield Workers(client.get_executor(), n_workers, text)
 
 

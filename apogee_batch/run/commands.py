@@ -10,12 +10,12 @@ from apogee_batch.run.catalog_run import CatalogRun, begin_run, run_catalog
 from apogee_batch.run.clusters import open_workers
 from apogee_batch.run.config import RunConfig
 from apogee_batch.run.dry_run import describe_ingest, describe_run
-from apogee_batch.run.ingest import IngestSummary, run_ingest
-from apogee_batch.run.ingest_plan import IngestInput, plan_ingest
+from apogee_batch.run.ingest import IngestSummary, count_survey, damaged_ingests, run_ingest
+from apogee_batch.run.ingest_plan import IngestInput, IngestPlan, plan_ingest, require_finished_ingest
 from apogee_batch.run.logs import log_to_folder
 from apogee_batch.run.progress import ProgressView
 from apogee_batch.run.train import begin_training, run_training
-from apogee_batch.store.tables import REJECTS, table_path, write_table
+from apogee_batch.store.tables import REJECTS, read_labels, table_path
 from apogee_batch.survey.allstar import Reconciliation, match_allstar, read_allstar
 from apogee_batch.survey.sources import find_apstar_files
 
@@ -32,28 +32,39 @@ def ingest(
     progress: ProgressView,
 ) -> list[str]:
     """Read apStar files into a store."""
+    store = store.absolute()  # workers may have another working folder
     files = find_apstar_files(sources)
     inputs = [IngestInput(path, None) for path in files]
-    counts = None
+    survey = None
     if allstar is not None:
-        matched = match_allstar(read_allstar(allstar), files)
-        inputs = [IngestInput(path, known) for path, known in matched.selected]
-        counts = count_survey(matched)
+        survey = match_allstar(read_allstar(allstar), files)
+        inputs = [IngestInput(path, known) for path, known in survey.selected]
         if not inputs:
             raise UsageError(
                 f"{allstar}: none of its stars is among the {len(files)} files of {', '.join(sources)}"
             )
     plan = plan_ingest(store, inputs, rows=config.ingest.row, shard_stars=config.ingest.shard_stars)
-    if plan is None:
-        return [f"nothing to do: {store} holds all {len(inputs)} files already"]
+    damaged = damaged_ingests(store)
     if is_dry_run:
-        return describe_ingest(store, plan) + _survey_lines(counts)
-    with open_workers(config.cluster) as workers:
+        return _ingest_dry_run(store, plan, damaged) + _survey_lines(survey)
+    if plan is None and not damaged:
+        return [f"nothing to do: {store} holds all {len(inputs)} files already"]
+    cluster = config.cluster.model_copy(update={"device": "cpu"})
+    with open_workers(cluster) as workers:
         progress.say(f"workers: {workers.description}")
-        summary = run_ingest(store, plan, workers, progress, survey_counts=counts)
-    if allstar is not None:
-        write_table(table_path(store, "allstar_match"), matched.details)
-    return _ingest_lines(store, summary) + _survey_lines(counts)
+        for broken in damaged:
+            progress.say(
+                f"WARNING: ingest {broken.folder.name} has lost files; its damaged shards are made again"
+            )
+            summary = run_ingest(store, broken, workers, progress)
+        if plan is not None:
+            summary = run_ingest(store, plan, workers, progress, survey=survey)
+    return _ingest_lines(store, summary) + _survey_lines(survey)
+
+
+def _ingest_dry_run(store: Path, plan: IngestPlan | None, damaged: Sequence[IngestPlan]) -> list[str]:
+    lines = [f"would make lost shards of ingest {broken.folder.name} again" for broken in damaged]
+    return lines + (["no file is new"] if plan is None else describe_ingest(store, plan))
 
 
 def _ingest_lines(store: Path, summary: IngestSummary) -> list[str]:
@@ -69,24 +80,17 @@ def _ingest_lines(store: Path, summary: IngestSummary) -> list[str]:
     return lines
 
 
-def count_survey(matched: Reconciliation) -> dict[str, int]:
-    """Return how files and the rows of the summary agree."""
-    return {
-        "found": matched.n_found,
-        "missing": matched.n_missing,
-        "extra": matched.n_extra,
-        "duplicate": matched.n_duplicate,
-    }
-
-
-def _survey_lines(counts: Mapping[str, int] | None) -> list[str]:
-    if counts is None:
+def _survey_lines(survey: Reconciliation | None) -> list[str]:
+    if survey is None:
         return []
-    return ["allStar: " + ", ".join(f"{n} {name}" for name, n in counts.items())]
+    return ["allStar: " + ", ".join(f"{n} {name}" for name, n in count_survey(survey).items())]
 
 
 def attach(store: Path, tables: Mapping[str, Sequence[Path]], *, column_map: Sequence[str]) -> list[str]:
     """Attach label tables to a store."""
+    store = store.absolute()
+    require_finished_ingest(store)
+    replaced = read_labels(store)
     summary = attach_tables(store, tables, column_map=parse_column_map(column_map))
     lines = []
     for data_type, counts in summary.counts.items():
@@ -100,6 +104,8 @@ def attach(store: Path, tables: Mapping[str, Sequence[Path]], *, column_map: Seq
         lines.append(
             f"{data_type}: {counts['spectra']} spectra labelled ({sets}) by {counts['used']} labels{told}"
         )
+    if replaced is not None:
+        lines.append(f"replaces the {len(replaced)} labels that were attached before")
     return [*lines, f"labels of no use are listed in {summary.unmatched}"]
 
 
@@ -122,6 +128,8 @@ def parse_column_map(pairs: Sequence[str]) -> dict[str, str]:
 
 def train(store: Path, out: Path, *, config: RunConfig, progress: ProgressView) -> list[str]:
     """Train a network on the labels of a store."""
+    store, out = store.absolute(), out.absolute()
+    require_finished_ingest(store)
     begin_training(store, out, config)
     with log_to_folder(out / "logs"), open_workers(_one_worker(config).cluster) as workers:
         checkpoint = run_training(store, out, config, workers, progress)
@@ -150,6 +158,8 @@ def make_catalog(
     progress: ProgressView,
 ) -> list[str]:
     """Make the catalogue of a store."""
+    store, out = store.absolute(), out.absolute()
+    require_finished_ingest(store)
     if is_dry_run:
         return describe_run(store, out, model, config)
     plan = begin_run(store, out, model, config)

@@ -10,7 +10,7 @@ from apogee_batch.run.config import RunConfig
 from apogee_batch.run.progress import ProgressView
 from apogee_batch.survey.simulate import SimulatedSurvey, simulate_survey
 
-DEMO_STARS = 1200
+DEMO_SEED = 1  # of the survey, where the user gives none
 KNOWN_NAMES = {"survey", "spectra.zarr", "run"}
 
 
@@ -35,7 +35,7 @@ def run_demo(
     UsageError
         If the folder holds something else.
     """
-    if folder.is_dir() and {path.name for path in folder.iterdir()} - KNOWN_NAMES:
+    if folder.is_dir() and any(_is_foreign(path) for path in folder.iterdir()):
         raise UsageError(f"{folder}: holds something that is not a demo; name another folder")
     started = time.monotonic()
     survey = simulate(folder / "survey", n_stars=n_stars, seed=seed, progress=progress)
@@ -52,6 +52,11 @@ def run_demo(
     attach_tables(store, {name: [path] for name, path in survey.labels.items()}, column_map={})
     lines = make_catalog(store, run, model=None, config=config, is_dry_run=False, progress=progress)
     return [*lines, f"time:      {time.monotonic() - started:.0f} s"]
+
+
+def _is_foreign(path: Path) -> bool:
+    """Tell whether a demo did not leave this; half a store of a killed ingest is a leftover of it."""
+    return path.name not in KNOWN_NAMES and not path.match(".*.partial")
 
 
 def simulate(folder: Path, *, n_stars: int, seed: int, progress: ProgressView) -> SimulatedSurvey:

@@ -6,8 +6,8 @@ from apogee_batch.network.checkpoint import load_checkpoint
 from apogee_batch.run.catalog_run import MODEL_FOLDER, inference_ledger, plan_run
 from apogee_batch.run.config import RunConfig
 from apogee_batch.run.infer import shards_with_stars
-from apogee_batch.run.ingest import ingest_ledger
 from apogee_batch.run.ingest_plan import IngestPlan
+from apogee_batch.run.ingest_tables import ingest_ledger
 from apogee_batch.run.plan import read_plan
 from apogee_batch.run.train import is_trained
 from apogee_batch.store.spectra import CHUNK_STARS, STAR_ARRAYS, open_store

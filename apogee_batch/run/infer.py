@@ -1,5 +1,6 @@
 """The inference stage: one shard of the store in, one part of the catalogue out."""
 
+import shutil
 import socket
 import time
 from functools import lru_cache
@@ -13,6 +14,7 @@ import torch
 
 from apogee_batch.catalog.parts import build_part, write_part
 from apogee_batch.errors import IntegrityError
+from apogee_batch.files import replace_on_success
 from apogee_batch.inference.engines import TorchEngine
 from apogee_batch.inference.estimates import estimate_labels
 from apogee_batch.inference.realizations import ErrCap
@@ -22,9 +24,10 @@ from apogee_batch.network.memory import keep_freed_memory
 from apogee_batch.run.devices import choose_device, device_name
 from apogee_batch.run.ledger import ShardReport, describe_file
 from apogee_batch.store.spectra import StoreInfo, open_store, read_spectra
-from apogee_batch.store.tables import STARS, read_labels, read_stars, table_path
+from apogee_batch.store.tables import LABELS, REJECTS, STARS, read_stars, read_table, table_path
 
 PARTS = "parts"
+INPUTS = "inputs"
 
 
 def shards_with_stars(store: Path) -> list[int]:
@@ -32,6 +35,15 @@ def shards_with_stars(store: Path) -> list[int]:
     info = open_store(store)
     shards = pc.divide(read_stars(store)["row"], info.shard_stars)
     return sorted(set(shards.to_pylist()))
+
+
+def copy_inputs(store: Path, run: Path) -> None:
+    """Keep the store's tables as they are now in the run: what is attached or appended later is not its."""
+    for name in (STARS, LABELS, REJECTS):
+        source, copy = table_path(store, name), run / INPUTS / f"{name}.parquet"
+        if source.is_file() and not copy.is_file():
+            with replace_on_success(copy) as temporary:
+                shutil.copyfile(source, temporary)
 
 
 def part_path(run: Path, shard: int) -> Path:
@@ -57,7 +69,7 @@ def infer_shard(store: str, run: str, model: str, settings: dict[str, Any], shar
     device = choose_device(settings["device"])
     checkpoint, engine = _load_engine(model, settings["model_sha256"], device)
     info = open_store(Path(store))
-    stars = _stars_of_shard(info, shard)
+    stars = _stars_of_shard(info, Path(run), shard)
     batch = read_spectra(info, stars["row"].to_numpy())
     estimates = estimate_labels(
         engine,
@@ -68,16 +80,14 @@ def infer_shard(store: str, run: str, model: str, settings: dict[str, Any], shar
         run_seed=settings["seed"],
         cap=ErrCap(settings["err_cap"]),
     )
-    labels = read_labels(Path(store))
-    if labels is None:
-        labels = LABELS_SCHEMA.empty_table()
+    labels = Path(run) / INPUTS / f"{LABELS}.parquet"
     part = build_part(
         stars,
         mean=estimates.mean,
         std=estimates.std,
         clean=estimates.clean,
         n_realizations=settings["realizations"],
-        labels=labels,
+        labels=read_table(labels) if labels.is_file() else LABELS_SCHEMA.empty_table(),
         label_range=checkpoint.header.label_range,
     )
     path = part_path(Path(run), shard)
@@ -104,9 +114,8 @@ def _load_engine(model: str, sha256: str, device: str) -> tuple[Checkpoint, Torc
     return checkpoint, engine
 
 
-def _stars_of_shard(info: StoreInfo, shard: int) -> pa.Table:
-    """Read the rows of the star table that lie in a shard."""
+def _stars_of_shard(info: StoreInfo, run: Path, shard: int) -> pa.Table:
+    """Read the rows of the run's star table that lie in a shard."""
     start, stop = info.shard_rows(shard)
-    return pq.read_table(
-        table_path(info.path, STARS), filters=[("row", ">=", start), ("row", "<", stop)]
-    ).combine_chunks()
+    within = [("row", ">=", start), ("row", "<", stop)]
+    return pq.read_table(run / INPUTS / f"{STARS}.parquet", filters=within).combine_chunks()

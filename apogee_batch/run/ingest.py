@@ -4,7 +4,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,28 +12,30 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from apogee_batch.errors import IntegrityError, RejectReason, TooManyBadInputsError
+from apogee_batch.errors import RejectReason, TooManyBadInputsError
 from apogee_batch.files import write_json
 from apogee_batch.run.clusters import Workers
 from apogee_batch.run.ingest_plan import (
-    INPUTS_FILE,
     SUMMARY_FILE,
     IngestPlan,
     ingest_folders,
+    read_ingest,
     read_shard_inputs,
     star_from_json,
     write_inputs,
 )
-from apogee_batch.run.ledger import Ledger, ShardReport, describe_file
-from apogee_batch.run.plan import run_id, settle_plan
+from apogee_batch.run.ingest_tables import gather_tables, ingest_ledger, part_path, reject_table, star_table
+from apogee_batch.run.ledger import ShardReport, describe_file
+from apogee_batch.run.plan import settle_plan
 from apogee_batch.run.progress import ProgressView
 from apogee_batch.run.stages import run_shards
-from apogee_batch.schema import Column, arrow_schema, reject_columns, star_columns
 from apogee_batch.store.spectra import create_store, extend_store, open_store, write_shard
-from apogee_batch.store.tables import REJECTS, STARS, read_table, table_path, write_table
+from apogee_batch.store.tables import REJECTS, STARS, table_path, write_table
+from apogee_batch.survey.allstar import Reconciliation
 from apogee_batch.survey.apstar import RejectedSpectrum, Rows, Spectrum, read_apstar
 from apogee_batch.survey.pixels import N_PIXELS
 
+SURVEY_FILE = "allstar_match.parquet"
 SNR_TOLERANCE = 0.01
 
 
@@ -56,7 +58,7 @@ def run_ingest(
     workers: Workers,
     progress: ProgressView,
     *,
-    survey_counts: dict[str, int] | None = None,
+    survey: Reconciliation | None = None,
 ) -> IngestSummary:
     """Carry out an ingest plan, going on where an earlier attempt stopped.
 
@@ -70,8 +72,8 @@ def run_ingest(
         Where shards are read.
     progress : ProgressView
         What the user sees.
-    survey_counts : dict, optional
-        What the comparison with the survey's summary counted; kept in the summary.
+    survey : Reconciliation, optional
+        How the files compare with the survey's summary; kept beside the plan.
 
     Raises
     ------
@@ -93,12 +95,15 @@ def run_ingest(
     task = partial(ingest_shard, str(store), plan.folder.name, plan.values["rows"])
     run_shards(workers, task, todo, ledger, progress)
     progress.finish()
-    return _finish(store, plan, ledger, survey_counts)
+    if survey is not None:
+        write_table(plan.folder / SURVEY_FILE, survey.details)
+    return _finish(store, plan, survey)
 
 
-def ingest_ledger(store: Path, plan: IngestPlan) -> Ledger:
-    """Return the ledger of an ingest."""
-    return Ledger(plan.folder / "ledger", store, run_id(plan.values))
+def damaged_ingests(store: Path) -> list[IngestPlan]:
+    """Return the finished ingests of a store of which a file is missing or has other bytes."""
+    plans = [read_ingest(f) for f in ingest_folders(store) if (f / SUMMARY_FILE).is_file()]
+    return [plan for plan in plans if len(ingest_ledger(store, plan).done()) < len(plan.shards)]
 
 
 def ingest_shard(store: str, ingest: str, rows: Rows, shard: int) -> ShardReport:
@@ -117,7 +122,7 @@ def ingest_shard(store: str, ingest: str, rows: Rows, shard: int) -> ShardReport
     base, folder = Path(store), Path(store) / "ingest" / ingest
     info = open_store(base)
     inputs = read_shard_inputs(folder, shard)
-    spectra, numbers, rejects = _read_files(inputs, rows)
+    spectra, numbers, rejects, n_used = _read_files(inputs, rows)
     offset = np.array(numbers, np.int64) - info.shard_rows(shard)[0]
     files = write_shard(
         info,
@@ -127,11 +132,9 @@ def ingest_shard(store: str, ingest: str, rows: Rows, shard: int) -> ShardReport
         err=np.stack([s.err for s in spectra]) if spectra else np.empty((0, N_PIXELS), np.float32),
         mask=np.stack([s.mask for s in spectra]) if spectra else np.empty((0, N_PIXELS), np.int32),
     )
-    tables = {"stars": _star_table(spectra, numbers), "rejects": _reject_table(rejects)}
-    for name, table in tables.items():
-        path = folder / "parts" / f"{name}-{shard:05d}.parquet"
-        write_table(path, table)
-        files.append(path)
+    for name, table in ((STARS, star_table(spectra, numbers)), (REJECTS, reject_table(rejects))):
+        write_table(part_path(folder, name, shard), table)
+        files.append(part_path(folder, name, shard))
     return ShardReport(
         shard=shard,
         n_inputs=len(inputs),
@@ -140,14 +143,15 @@ def ingest_shard(store: str, ingest: str, rows: Rows, shard: int) -> ShardReport
         files=tuple(describe_file(path, base) for path in files),
         seconds=time.monotonic() - started,
         host=socket.gethostname(),
-        extra={"n_used": len(inputs) - len(rejects)},
+        extra={"n_used": n_used},
     )
 
 
 def _read_files(
     inputs: Sequence[dict[str, Any]], rows: Rows
-) -> tuple[list[Spectrum], list[int], list[RejectedSpectrum]]:
-    """Read every file; one that cannot be used costs its own rows only."""
+) -> tuple[list[Spectrum], list[int], list[RejectedSpectrum], int]:
+    """Read every file, and count those that gave a spectrum; a bad one costs its own rows only."""
+    n_used = 0
     spectra: list[Spectrum] = []
     numbers: list[int] = []
     rejects: list[RejectedSpectrum] = []
@@ -162,54 +166,16 @@ def _read_files(
             continue
         spectra += read
         numbers += range(record["row"], record["row"] + len(read))
-    return spectra, numbers, rejects
+        n_used += 1
+    return spectra, numbers, rejects, n_used
 
 
-def _star_table(spectra: Sequence[Spectrum], rows: Sequence[int]) -> pa.Table:
-    """Put what is known of the stars into the columns of the schema; unknown becomes null."""
-    names = {field.name for field in fields(spectra[0].star)} if spectra else set()
-    columns = {}
-    for column in star_columns():
-        values = rows if column.name == "row" else [getattr(s.star, column.name) for s in spectra]
-        assert not spectra or column.name == "row" or column.name in names
-        columns[column.name] = _arrow_column(column, values)
-    return pa.table(columns, schema=arrow_schema(star_columns()))
-
-
-def _arrow_column(column: Column, values: Sequence[Any]) -> pa.Array:
-    """Return values as Arrow; NaN and the empty text are nulls where the schema allows them."""
-    if column.nullable:
-        values = [None if value is None or value != value or value == "" else value for value in values]
-    return pa.array(values, pa.type_for_alias(column.dtype))
-
-
-def _reject_table(rejects: Sequence[RejectedSpectrum]) -> pa.Table:
-    columns = {
-        column.name: _arrow_column(column, [_plain(getattr(reject, column.name)) for reject in rejects])
-        for column in reject_columns()
-    }
-    return pa.table(columns, schema=arrow_schema(reject_columns()))
-
-
-def _plain(value: Any) -> Any:
-    return value.value if isinstance(value, RejectReason) else value
-
-
-def _finish(
-    store: Path, plan: IngestPlan, ledger: Ledger, survey_counts: dict[str, int] | None
-) -> IngestSummary:
+def _finish(store: Path, plan: IngestPlan, survey: Reconciliation | None) -> IngestSummary:
     """Check that every input is accounted for, then write the tables and, last, the summary."""
-    done = ledger.done(check_bytes=False)
-    missing = [shard for shard in plan.shards if shard not in done]
-    if missing:
-        raise IntegrityError(f"{store}: shards {missing} are not in the ledger; run the same command again")
-    n_accounted = sum(report.extra["n_used"] + report.n_rejected for report in done.values())
-    if n_accounted != len(plan.inputs):
-        raise IntegrityError(f"{store}: {n_accounted} of {len(plan.inputs)} files are accounted for")
-    stars, rejects = _collect(store, plan)
+    stars, rejects = gather_tables(store)
     write_table(table_path(store, STARS), stars)
     write_table(table_path(store, REJECTS), rejects)
-    counts = _count(plan, stars, rejects, survey_counts)
+    counts = _count(plan, stars, rejects, survey)
     write_json(plan.folder / SUMMARY_FILE, counts)
     if counts["stars_in_store"] == 0:
         first = rejects.slice(0, 1).to_pylist()[0]
@@ -221,47 +187,8 @@ def _finish(
     return IngestSummary(counts)
 
 
-def _collect(store: Path, plan: IngestPlan) -> tuple[pa.Table, pa.Table]:
-    """Gather the parts of all ingests; of spectra with one name the first row stays."""
-    folders = sorted({*ingest_folders(store), plan.folder})
-    stars, rejects = (
-        pa.concat_tables(
-            read_table(path) for folder in folders for path in sorted(folder.glob(f"parts/{name}-*.parquet"))
-        )
-        for name in (STARS, REJECTS)
-    )
-    stars = stars.sort_by("row")
-    keys = stars["apstar_id"].to_numpy(zero_copy_only=False).astype(str)
-    is_first = np.zeros(len(keys), bool)
-    is_first[np.unique(keys, return_index=True)[1]] = True
-    again = stars.filter(pa.array(~is_first)).to_pylist()
-    path_of_row = _paths_of_rows(folders, [star["row"] for star in again])
-    duplicates = [
-        RejectedSpectrum(
-            path,
-            star["apogee_id"],
-            RejectReason.DUPLICATE_STAR,
-            f"a file read before is {star['apstar_id']} too",
-        )
-        for star, path in zip(again, path_of_row, strict=True)
-    ]
-    return (
-        stars.filter(pa.array(is_first)).combine_chunks(),
-        pa.concat_tables([rejects, _reject_table(duplicates)]).combine_chunks(),
-    )
-
-
-def _paths_of_rows(folders: Sequence[Path], rows: Sequence[int]) -> list[str]:
-    """Return the file that each row was read from."""
-    if not rows:
-        return []
-    inputs = pa.concat_tables(read_table(folder / INPUTS_FILE) for folder in folders)
-    first_rows = inputs["row"].to_numpy()
-    return [inputs["path"][int(np.searchsorted(first_rows, row, side="right")) - 1].as_py() for row in rows]
-
-
 def _count(
-    plan: IngestPlan, stars: pa.Table, rejects: pa.Table, survey_counts: dict[str, int] | None
+    plan: IngestPlan, stars: pa.Table, rejects: pa.Table, survey: Reconciliation | None
 ) -> dict[str, Any]:
     reasons = Counter(rejects["reason"].to_pylist())
     header, measured = stars["snr_header"].to_numpy(), stars["snr"].to_numpy()
@@ -275,4 +202,14 @@ def _count(
         "snr_checked": int(known.sum()),
         "snr_differs": int(differs.sum()),
     }
-    return counts | ({"survey": survey_counts} if survey_counts else {})
+    return counts if survey is None else counts | {"survey": count_survey(survey)}
+
+
+def count_survey(survey: Reconciliation) -> dict[str, int]:
+    """Return how files and the rows of the summary agree."""
+    return {
+        "found": survey.n_found,
+        "missing": survey.n_missing,
+        "extra": survey.n_extra,
+        "duplicate": survey.n_duplicate,
+    }

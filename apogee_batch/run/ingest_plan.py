@@ -16,6 +16,7 @@ from apogee_batch.errors import UsageError
 from apogee_batch.files import replace_on_success
 from apogee_batch.run.plan import read_plan
 from apogee_batch.store.spectra import StoreInfo, choose_shard_stars, open_store
+from apogee_batch.store.tables import REJECTS, read_table, table_path
 from apogee_batch.survey.apstar import Rows, Star, count_spectra
 
 INPUTS_FILE = "inputs.parquet"
@@ -94,13 +95,32 @@ def unfinished_ingest(store: Path) -> Path | None:
     return folders[-1] if folders else None
 
 
+def require_finished_ingest(store: Path) -> None:
+    """Refuse to work with a store while an ingest into it is not finished.
+
+    Raises
+    ------
+    UsageError
+        If there is no store, or its last ingest was stopped.
+    """
+    open_store(store)
+    unfinished = unfinished_ingest(store)
+    if unfinished is not None:
+        raise UsageError(f"{store}: ingest {unfinished.name} has not finished; give its command again first")
+
+
+def read_ingest(folder: Path) -> IngestPlan:
+    """Read the plan that an ingest was begun with."""
+    return IngestPlan(folder, read_table(folder / INPUTS_FILE), read_plan(folder) or {})
+
+
 def plan_ingest(
     store: Path, inputs: Sequence[IngestInput], *, rows: Rows, shard_stars: int | None
 ) -> IngestPlan | None:
     """Lay the inputs out over the shards of a store, new or existing.
 
-    Files that an earlier, finished ingest of the store has read are left out; the others begin at the next
-    shard boundary.
+    Files that an earlier, finished ingest of the store has read are left out, unless they were rejected and
+    have another size now; the others begin at the next shard boundary.
 
     Parameters
     ----------
@@ -126,7 +146,8 @@ def plan_ingest(
     info = open_store(store) if (store / "zarr.json").is_file() else None
     unfinished = unfinished_ingest(store)
     earlier = [folder for folder in ingest_folders(store) if folder != unfinished]
-    new = _without_known_files(inputs, earlier)
+    _check_rows(store, earlier, rows)
+    new = _without_known_files(store, inputs, earlier)
     if not new:
         return None
     counts = [count_spectra(item.path, rows=rows) for item in new]
@@ -147,11 +168,33 @@ def plan_ingest(
     return IngestPlan(folder, table, values)
 
 
-def _without_known_files(inputs: Sequence[IngestInput], earlier: Sequence[Path]) -> list[IngestInput]:
-    known: set[str] = set()
+def _check_rows(store: Path, earlier: Sequence[Path], rows: Rows) -> None:
+    """Refuse to mix combined spectra and visits in one store."""
     for folder in earlier:
-        known.update(pq.read_table(folder / INPUTS_FILE, columns=["path"])["path"].to_pylist())
-    return [item for item in inputs if str(item.path.resolve()) not in known]
+        kept = (read_plan(folder) or {})["rows"]
+        if kept != rows:
+            raise UsageError(f"{store}: its rows are {kept} spectra; make another store for --row {rows}")
+
+
+def _without_known_files(
+    store: Path, inputs: Sequence[IngestInput], earlier: Sequence[Path]
+) -> list[IngestInput]:
+    known: dict[str, int] = {}
+    for folder in earlier:
+        table = pq.read_table(folder / INPUTS_FILE, columns=["path", "size"])
+        known.update(zip(table["path"].to_pylist(), table["size"].to_pylist(), strict=True))
+    path = table_path(store, REJECTS)
+    rejected = set(read_table(path)["path"].to_pylist()) if path.is_file() else set()
+
+    def is_known(path: str) -> bool:
+        return path in known and (path not in rejected or _size_of(Path(path)) == known[path])
+
+    return [item for item in inputs if not is_known(str(item.path))]
+
+
+def _size_of(path: Path) -> int:
+    """Return the bytes of a file, -1 where there is none to read."""
+    return path.stat().st_size if path.is_file() else -1
 
 
 def _shard_size(info: StoreInfo | None, wanted: int | None, n_rows: int) -> int:
@@ -182,8 +225,7 @@ def _lay_out(
         if row % shard_stars + count > shard_stars:
             row = -(-row // shard_stars) * shard_stars
         known = None if item.known is None else _star_to_json(item.known)
-        size = item.path.stat().st_size if item.path.is_file() else -1
-        records.append((str(item.path.resolve()), size, row // shard_stars, row, count, known))
+        records.append((str(item.path), _size_of(item.path), row // shard_stars, row, count, known))
         row += count
     return pa.table(
         [

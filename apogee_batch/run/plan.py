@@ -29,9 +29,11 @@ def read_plan(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        plan: dict[str, Any] = read_json(path)
+        plan = read_json(path)
     except ValueError as error:
         raise IntegrityError(f"{path}: damaged plan ({error}); begin again in another folder") from error
+    if not isinstance(plan, dict):
+        raise IntegrityError(f"{path}: is not a plan; begin again in another folder")
     return plan
 
 
@@ -58,7 +60,12 @@ def settle_plan(folder: Path, plan: dict[str, Any]) -> str:
     existing = read_plan(folder)
     if existing is None:
         _refuse_foreign_folder(folder)
-        write_json(folder / PLAN_FILE, plan)
+        try:
+            write_json(folder / PLAN_FILE, plan)
+        except OSError as error:
+            raise UsageError(
+                f"{folder}: cannot be written to ({error.strerror}); name another folder"
+            ) from error
     elif existing != plan:
         differences = "; ".join(compare_plans(existing, plan))
         raise UsageError(

@@ -3,9 +3,10 @@
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import NoReturn
 
 from apogee_batch.errors import ApogeeBatchError, IncompleteRunError
-from apogee_batch.run.clusters import Workers
+from apogee_batch.run.clusters import Workers, is_lost_worker
 from apogee_batch.run.ledger import Ledger, ShardReport
 from apogee_batch.run.progress import ProgressView
 
@@ -39,8 +40,8 @@ def run_shards(
     Raises
     ------
     ApogeeBatchError
-        What a task raised that a user can mend; IncompleteRunError, naming the shard, for anything else.
-        Shards in flight are finished and committed first.
+        What a task raised that a user can mend, or IncompleteRunError where a worker was lost. Shards in
+        flight are finished and committed first. A bug keeps its own type and traceback.
     """
     waiting, in_flight = deque(shards), dict[Future[ShardReport], int]()
     failure: tuple[int, BaseException] | None = None
@@ -61,15 +62,29 @@ def run_shards(
             ledger.commit(report)
             progress.advance(report.n_inputs)
     if failure is not None:
-        shard, error = failure
-        raise explain_failure(f"shard {shard}", error) from error
+        raise_failure(f"shard {failure[0]}", failure[1])
 
 
-def explain_failure(what: str, error: BaseException) -> ApogeeBatchError:
-    """Return what a user can mend as it is, anything else as an incomplete run that names what failed."""
-    if isinstance(error, ApogeeBatchError):
-        return error
-    return IncompleteRunError(
-        f"{what} failed ({type(error).__name__}: {error}); what was finished is kept: "
-        "run the same command again to go on, with --cluster serial to see where it fails"
-    )
+def raise_failure(what: str, error: BaseException) -> NoReturn:
+    """Raise what ended a task: a lost worker as a run to resume, anything else as it is.
+
+    Parameters
+    ----------
+    what : str
+        What was worked on.
+    error : BaseException
+        What the task's future holds.
+
+    Raises
+    ------
+    IncompleteRunError
+        If the worker was lost; nothing is wrong with the program then.
+    """
+    if is_lost_worker(error):
+        raise IncompleteRunError(
+            f"{what}: its worker was lost ({type(error).__name__}), as when memory runs out or a job ends; "
+            "what was finished is kept, the same command goes on"
+        ) from error
+    if not isinstance(error, ApogeeBatchError):
+        error.add_note(f"in {what}; what was finished is kept")
+    raise error

@@ -17,7 +17,7 @@ from apogee_batch.run.config import RunConfig
 from apogee_batch.run.ingest_plan import ingest_folders
 from apogee_batch.run.plan import read_plan, settle_plan, software_versions
 from apogee_batch.run.progress import ProgressView
-from apogee_batch.run.stages import explain_failure
+from apogee_batch.run.stages import raise_failure
 from apogee_batch.run.train_task import train_network
 from apogee_batch.store.tables import LABELS, table_path
 
@@ -39,21 +39,29 @@ def plan_training(store: Path, out: Path, config: RunConfig, recipe: Recipe) -> 
     """Return the plan of a training as JSON values.
 
     The number of threads is part of it, since sums in another order give other last bits; where the
-    user gave none, a training that was begun keeps its own.
+    user gave none, a training that was begun or planned keeps its own, also on a machine with other cores.
     """
     labels = table_path(store, LABELS)
     if not labels.is_file():
         raise UsageError(f"{store}: has no labels to train on; {ATTACH}, or give --model")
-    begun = (read_plan(out) or {}).get("threads")
     return {
         "kind": "train",
         "store_sha256": store_fingerprint(store),
         "labels_sha256": sha256_of_file(labels),
         "recipe": recipe.to_json(),
         "seed": config.training.seed,
-        "threads": config.training.threads or begun or available_cores(),
+        "threads": config.training.threads or _planned_threads(out) or available_cores(),
         "software": software_versions(),
     }
+
+
+def _planned_threads(out: Path) -> int | None:
+    """Return the threads of the training in a folder or, before it has a plan, of the run around it."""
+    plan = read_plan(out)
+    if plan is None:  # a run writes its own plan first, and may be killed before the training has one
+        run = read_plan(out.parent) or {}
+        plan = run["model"].get("trained") if run.get("kind") == "run-catalog" else None
+    return None if plan is None else plan.get("threads")
 
 
 def begin_training(store: Path, out: Path, config: RunConfig) -> dict[str, Any]:
@@ -95,17 +103,25 @@ def run_training(
     plan = begin_training(store, out, config)
     if is_trained(out):
         progress.say(f"train: {out} is trained already")
-        return load_checkpoint(out)
+    else:
+        _train(store, out, plan, config, workers, progress)
+    checkpoint = load_checkpoint(out)
+    for warning in checkpoint.header.warnings:
+        progress.say(f"WARNING: {warning}")
+    return checkpoint
+
+
+def _train(
+    store: Path, out: Path, plan: dict[str, Any], config: RunConfig, workers: Workers, progress: ProgressView
+) -> None:
+    """Let a worker train while the driver shows the epochs."""
     settings = (plan["recipe"], plan["seed"], plan["threads"], config.cluster.device)
     with _beside_the_driver(workers.executor) as executor:
         future = executor.submit(train_network, str(store), str(out), *settings)
         _follow(future, out, plan["recipe"], progress)
     error = future.exception()
     if error is not None:
-        raise explain_failure("the training", error) from error
-    for warning in future.result():
-        progress.say(f"WARNING: {warning}")
-    return load_checkpoint(out)
+        raise_failure("the training", error)
 
 
 def _beside_the_driver(executor: Executor) -> AbstractContextManager[Executor]:
@@ -118,6 +134,11 @@ def is_trained(out: Path) -> bool:
     return (out / "model.json").is_file() and not (out / "state.json").is_file()
 
 
+def _show_loss(loss: float | None) -> str:
+    """Write a loss; a training that diverges has none."""
+    return "not a number" if loss is None else f"{loss:.4f}"
+
+
 def _follow(future: Future[Any], folder: Path, recipe: dict[str, Any], progress: ProgressView) -> None:
     """Show the epochs as the worker writes them to the metrics file."""
     seen = len(read_metrics(folder / METRICS_FILE))
@@ -125,7 +146,7 @@ def _follow(future: Future[Any], folder: Path, recipe: dict[str, Any], progress:
         progress.say(f"train: going on after epoch {seen}")
     is_length_known = recipe["schedule"] == "cosine"  # else it lasts until the dev loss falls no more
     progress.start("train", recipe["max_epochs"] if is_length_known else None, "epochs")
-    part = ("main", 0)
+    part, warned = ("main", 0), set[str]()
     while True:
         is_over = bool(wait([future], timeout=POLL_S).done)
         epochs = read_metrics(folder / METRICS_FILE)
@@ -134,7 +155,11 @@ def _follow(future: Future[Any], folder: Path, recipe: dict[str, Any], progress:
                 part = (epoch["phase"], epoch["round"])
                 progress.finish()
                 progress.start(f"adapt {epoch['round']}", None, "epochs")
-            progress.advance(1, f"dev loss {epoch['dev_loss']:.4f}")
+            progress.advance(1, f"dev loss {_show_loss(epoch['dev_loss'])}")
+        for warning in (epoch.get("warning") for epoch in epochs):
+            if warning and warning not in warned:
+                progress.say(f"WARNING: {warning}")
+                warned.add(warning)
         seen = len(epochs)
         if is_over:
             break

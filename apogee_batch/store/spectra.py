@@ -7,6 +7,7 @@ zeros.
 """
 
 import os
+import shutil
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,18 +110,28 @@ def create_store(path: Path, *, n_rows: int, shard_stars: int) -> StoreInfo:
         raise UsageError(f"shard size {shard_stars}: give a multiple of {CHUNK_STARS} stars")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UsageError(f"{path}: exists and is not a store of spectra; give another --store")
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.partial"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_empty(temporary, n_rows=n_rows, shard_stars=shard_stars)
+        temporary.rename(path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be made ({error.strerror}); give another --store") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return StoreInfo(path, n_rows, shard_stars)
+
+
+def _make_empty(path: Path, *, n_rows: int, shard_stars: int) -> None:
+    """Make all groups and arrays of a store that holds no star yet."""
     attributes = {"format": FORMAT, "version": store_version(), "Conventions": "CF-1.11"}
     attributes |= {"title": "APOGEE apStar spectra", "shard_stars": shard_stars}
-    group = zarr.create_group(temporary, zarr_format=3, attributes=attributes)
+    group = zarr.create_group(path, zarr_format=3, attributes=attributes)
     for entry in store_arrays():
         _create_array(group, entry, n_rows=n_rows, shard_stars=shard_stars)
     cast("zarr.Array[Any]", group["wavelength"])[:] = wavelength()
     for name in ("tables", "ingest"):  # groups, so that readers of the root do not warn of strange folders
         group.create_group(name)
-    temporary.rename(path)
-    return StoreInfo(path, n_rows, shard_stars)
 
 
 def _create_array(group: zarr.Group, entry: dict[str, Any], *, n_rows: int, shard_stars: int) -> None:
@@ -157,6 +168,8 @@ def open_store(path: Path) -> StoreInfo:
     if attributes.get("version") != store_version():
         found, known = attributes.get("version"), store_version()
         raise UsageError(f"{path}: store format {found}, this version reads {known}; ingest again")
+    if missing := [name for name in STAR_ARRAYS if name not in group]:
+        raise IntegrityError(f"{path}: has lost its arrays {', '.join(missing)}; ingest into a new store")
     flux = cast("zarr.Array[Any]", group["flux"])
     return StoreInfo(path, int(flux.shape[0]), int(cast("int", attributes["shard_stars"])))
 
@@ -167,7 +180,10 @@ def _open_group(path: Path, mode: str = "r") -> zarr.Group:
         raise UsageError(f"{path}: no such store; {MAKE_ONE}")
     if not (path / "zarr.json").is_file():
         raise UsageError(f"{path}: not a store of spectra (it has no zarr.json); {MAKE_ONE}")
-    return zarr.open_group(path, mode=cast("Any", mode), zarr_format=3, use_consolidated=False)
+    try:
+        return zarr.open_group(path, mode=cast("Any", mode), zarr_format=3, use_consolidated=False)
+    except (ValueError, KeyError, FileNotFoundError) as error:
+        raise UsageError(f"{path}: not a store of spectra ({error}); {MAKE_ONE}") from error
 
 
 def extend_store(path: Path, *, n_rows: int) -> StoreInfo:
@@ -217,6 +233,8 @@ def write_shard(
         array = cast("zarr.Array[Any]", group[name]).with_config({"write_empty_chunks": True})
         rows = np.full((stop - start, N_PIXELS), array.fill_value, array.dtype)
         rows[offset] = values
+        # zarr merges with an old last shard, damaged or not, since the array covers it in part only
+        (info.path / name / "c" / str(shard) / "0").unlink(missing_ok=True)
         array[start:stop] = rows
     written = shard_files(info.path, shard)
     for file in written:
@@ -258,7 +276,7 @@ def read_spectra(info: StoreInfo, rows: IntArray, *, with_err: bool = True) -> S
 
 
 def _read_rows(group: zarr.Group, info: StoreInfo, name: str, rows: IntArray) -> FloatArray:
-    """Read rows of one array, chunk by chunk so that memory stays with what is asked for."""
+    """Read rows of one array, shard by shard: from each, what lies between its first and last row."""
     array = cast("zarr.Array[Any]", group[name])
     out = np.empty((len(rows), N_PIXELS), np.float32)
     shards = np.asarray(rows) // info.shard_stars

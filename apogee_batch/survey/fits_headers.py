@@ -20,6 +20,7 @@ KEYWORD_BYTES = 9  # with the sign of equality
 END_CARD = b"END".ljust(CARD_BYTES)
 PRIMARY_START = b"SIMPLE  ="
 EXTENSION_START = b"XTENSION="
+EARLY_BYTES = 2 * BLOCK_BYTES  # what is wanted of a star comes first; after it, 18 cards a visit that are not
 MAX_HEADER_BYTES = 4 << 20  # a visit takes 1.4 kB of the primary header: 3000 visits
 MAX_AXES = 9
 BITPIX_VALUES = (8, 16, 32, 64, -32, -64)
@@ -29,6 +30,8 @@ _VALUE = re.compile(
     rb" *(?:'(?P<text>(?:[^']|'')*)'|(?P<integer>[+-]?\d+)|(?P<logical>[TF])"
     rb"|(?P<real>[+-]?(?:\d+\.?\d*|\.\d+)(?:[EeDd][+-]?\d+)?)) *(?:/|\Z)"
 )
+
+_KEYWORD_OF_CARD = f"{KEYWORD_BYTES}s{CARD_BYTES - KEYWORD_BYTES}x"
 
 CardValue = str | float | int | bool | None
 
@@ -69,16 +72,26 @@ class Header:
         self.cards = cards
 
     @cached_property
-    def _fields(self) -> dict[bytes, int]:
-        """Where the value field of each card begins; of a repeated card the first counts."""
-        n_cards = len(self.cards) // CARD_BYTES
-        keywords = struct.unpack_from(n_cards * f"{KEYWORD_BYTES}s{CARD_BYTES - KEYWORD_BYTES}x", self.cards)
-        places = range(KEYWORD_BYTES, n_cards * CARD_BYTES, CARD_BYTES)
+    def _early_fields(self) -> dict[bytes, int]:
+        """Where the value field of each early card begins."""
+        return self._find_fields(0, EARLY_BYTES)
+
+    @cached_property
+    def _late_fields(self) -> dict[bytes, int]:
+        """Where those of the others do."""
+        return self._find_fields(EARLY_BYTES, len(self.cards))
+
+    def _find_fields(self, start: int, stop: int) -> dict[bytes, int]:
+        """Return where value fields begin, by keyword; of a repeated card the first counts."""
+        n_cards = len(self.cards[start:stop]) // CARD_BYTES  # a file may be cut inside its last block
+        keywords = struct.unpack_from(n_cards * _KEYWORD_OF_CARD, self.cards, start)
+        places = range(start + KEYWORD_BYTES, start + KEYWORD_BYTES + n_cards * CARD_BYTES, CARD_BYTES)
         return dict(zip(reversed(keywords), reversed(places), strict=True))
 
     def value(self, keyword: str) -> CardValue:
         """Return the value of a card; None where there is none, or none that can be understood."""
-        at = self._fields.get(_start_of_card(keyword))
+        card = _start_of_card(keyword)
+        at = self._early_fields.get(card) or self._late_fields.get(card)
         if at is None:
             return None
         match = _VALUE.match(self.cards, at, at - KEYWORD_BYTES + CARD_BYTES)
