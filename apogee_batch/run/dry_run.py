@@ -5,24 +5,40 @@ from pathlib import Path
 from apogee_batch.network.checkpoint import load_checkpoint
 from apogee_batch.run.catalog_run import MODEL_FOLDER, inference_ledger, plan_run
 from apogee_batch.run.config import RunConfig
-from apogee_batch.run.infer import shards_with_stars
 from apogee_batch.run.ingest_plan import IngestPlan
 from apogee_batch.run.ingest_tables import ingest_ledger
 from apogee_batch.run.plan import read_plan
 from apogee_batch.run.train import is_trained
-from apogee_batch.store.spectra import CHUNK_STARS, STAR_ARRAYS, open_store
+from apogee_batch.store.spectra import STAR_ARRAYS, open_store
 from apogee_batch.store.tables import read_labels, read_stars
 from apogee_batch.survey.pixels import N_PIXELS
 
 BYTES_PER_VALUE = 4
 GIB = 1 << 30
-PROCESS_GIB = 0.6  # Python with torch and Dask, measured
-FORWARD_GIB = 0.3  # activations of one forward pass on a CPU, measured
+# Peaks (ru_maxrss) of a local Dask worker that did one shard whose spectra compress to 79 %, in GiB: ingest of
+# 1024, 2048 and 4096 stars 0.47, 0.75, 1.29; inference of 1024 and 4096 stars with 100 realizations 0.64 and
+# 0.91, of 1024 stars with 2000 realizations 0.89. The constants are bounds: beside each stands what was seen.
+PROCESS_GIB = 0.6  # Python with torch and Dask: 0.33
+FORWARD_GIB = 0.3  # activations of one forward pass on a CPU, and what the allocator keeps: 0.2
+INGEST_ARRAYS = 9  # flux, err and mask as read, stacked, and filled or compressed: 8.3 arrays of float32
+INFERENCE_ARRAYS = 6  # flux, err, and one of them in zarr's hands, compressed and not: 3.4
+REALIZATION_ARRAYS = 5  # copies of one star on their way to the network: 4
 PART_BYTES_PER_STAR = 200
 
 
 def _spectra_gib(n_stars: int, n_arrays: int) -> float:
     return n_stars * n_arrays * N_PIXELS * BYTES_PER_VALUE / GIB
+
+
+def ingest_gib(shard_stars: int) -> float:
+    """Return an upper bound for the memory of a worker that ingests shards of `shard_stars`, in GiB."""
+    return PROCESS_GIB + _spectra_gib(shard_stars, INGEST_ARRAYS)
+
+
+def inference_gib(shard_stars: int, n_realizations: int) -> float:
+    """Return an upper bound for the memory of a worker that infers shards of `shard_stars`, in GiB."""
+    arrays = _spectra_gib(shard_stars, INFERENCE_ARRAYS) + _spectra_gib(n_realizations, REALIZATION_ARRAYS)
+    return PROCESS_GIB + FORWARD_GIB + arrays
 
 
 def describe_ingest(store: Path, plan: IngestPlan) -> list[str]:
@@ -31,7 +47,7 @@ def describe_ingest(store: Path, plan: IngestPlan) -> list[str]:
     n_bytes = sum(size for size in plan.inputs["size"].to_pylist() if size > 0)
     n_stars = sum(plan.inputs["n_rows"].to_pylist())
     raw_gib = _spectra_gib(n_stars, len(STAR_ARRAYS))
-    memory = PROCESS_GIB + 3 * _spectra_gib(plan.shard_stars, len(STAR_ARRAYS))
+    memory = ingest_gib(plan.shard_stars)
     return [
         f"would ingest {len(plan.inputs)} files ({n_bytes / GIB:.3f} GiB) into {store}",
         f"spectra: {n_stars}, at most {raw_gib:.3f} GiB before compression",
@@ -44,7 +60,7 @@ def describe_ingest(store: Path, plan: IngestPlan) -> list[str]:
 def describe_run(store: Path, out: Path, model: Path | None, config: RunConfig) -> list[str]:
     """Say what a run would compute and write."""
     plan = plan_run(store, out, model, config)
-    shards = shards_with_stars(store)
+    shards = plan["shards"]
     n_stars, shard_stars = len(read_stars(store)), open_store(store).shard_stars
     begun = read_plan(out)
     state = "nothing done yet"
@@ -52,7 +68,7 @@ def describe_run(store: Path, out: Path, model: Path | None, config: RunConfig) 
         state = "the folder holds a run with another plan: it would be refused"
     elif begun is not None:
         state = f"{_n_done(out, plan, model)} of {len(shards)} shards done already"
-    memory = PROCESS_GIB + FORWARD_GIB + _spectra_gib(min(shard_stars, n_stars) + CHUNK_STARS, 3)
+    memory = inference_gib(min(shard_stars, n_stars), config.inference.realizations)
     lines = [
         f"would estimate labels of {n_stars} stars of {store}",
         f"forward passes: {n_stars * (config.inference.realizations + 1):,}",

@@ -1,5 +1,6 @@
 """The last stage: every part checked, one catalogue written, the manifest last of all."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,30 +15,31 @@ from apogee_batch.files import write_json, write_text
 from apogee_batch.network.header import CheckpointHeader
 from apogee_batch.report.figures import kiel_diagram, label_comparison
 from apogee_batch.report.tables import Results, results
-from apogee_batch.run.infer import part_path
+from apogee_batch.run.infer import PARTS, part_path
 from apogee_batch.run.ledger import describe_file
-from apogee_batch.store.tables import REJECTS, read_stars, read_table, table_path, write_table
+from apogee_batch.store.tables import REJECTS, STARS, read_table, write_table
 
 MANIFEST_FILE = "manifest.json"
 TEXT_WIDTH = 110
 
 
 def publish(
-    store: Path,
+    inputs: Path,
     run: Path,
-    shards: list[int],
+    shards: Sequence[int],
     *,
     name: str,
     plan: dict[str, Any],
     model: tuple[str, CheckpointHeader],
+    devices: Sequence[str],
 ) -> Results:
     """Write catalogue, rejects, results and figures of a finished run.
 
     Parameters
     ----------
-    store, run : Path
-        The store and the run's folder.
-    shards : list of int
+    inputs, run : Path
+        Folder of the star and reject tables that the run began with; the run's folder.
+    shards : sequence of int
         Shards whose parts make the catalogue.
     name : str
         The run's name.
@@ -45,6 +47,8 @@ def publish(
         The run's plan.
     model : tuple of str and CheckpointHeader
         SHA-256 and header of the model that was used.
+    devices : sequence of str
+        What the parts were computed on, each kind named once or more.
 
     Returns
     -------
@@ -54,20 +58,21 @@ def publish(
     Raises
     ------
     IntegrityError
-        If a part is missing or the rows do not add up to the stars of the store.
+        If a part or a table is missing, or the rows of the parts are not the stars of the run.
     """
     sha256, header = model
     catalog = mark_duplicates(read_parts([part_path(run, shard) for shard in shards]))
-    stars = read_stars(store)
+    stars = read_table(inputs / f"{STARS}.parquet")
     if catalog["apstar_id"].to_pylist() != stars["apstar_id"].to_pylist():
         raise IntegrityError(
-            f"{run}: the parts do not hold the {len(stars)} stars of {store}; delete {run}/parts"
+            f"{run}: its parts, with {len(catalog)} stars, do not hold the {len(stars)} stars of {inputs}; "
+            f"delete {run / PARTS} and give the same command again"
         )
     metadata = catalog_metadata(name, plan, sha256)
     files = {suffix: run / "catalog" / f"catalog.{suffix}" for suffix in ("parquet", "fits")}
     write_parquet(catalog, files["parquet"], metadata=metadata, staging=run / "staging")
     write_fits(catalog, files["fits"], metadata=metadata, staging=run / "staging")
-    rejects = read_table(table_path(store, REJECTS))
+    rejects = read_table(inputs / f"{REJECTS}.parquet")
     write_table(run / "rejects.parquet", rejects)
     found = _write_report(run, catalog, header)
     written = [*files.values(), run / "rejects.parquet"]
@@ -76,6 +81,7 @@ def publish(
         "stars": len(catalog),
         "rejects": len(rejects),
         "model_sha256": sha256,
+        "devices": sorted(set(devices)),
         "files": [asdict(describe_file(path, run)) for path in written],
     }
     write_json(run / MANIFEST_FILE, manifest)

@@ -1,19 +1,24 @@
 """What a run or a store has done so far, read from its files alone: works while it runs and after."""
 
 from pathlib import Path
+from typing import Any
 
 from apogee_batch.errors import UsageError
 from apogee_batch.files import read_json
+from apogee_batch.network.checkpoint import load_checkpoint
 from apogee_batch.network.metrics import METRICS_FILE, read_metrics
+from apogee_batch.run.catalog_run import MODEL_FOLDER, inference_ledger
 from apogee_batch.run.ingest_plan import INPUTS_FILE, SUMMARY_FILE, ingest_folders
 from apogee_batch.run.ledger import Ledger
 from apogee_batch.run.plan import read_plan, run_id
+from apogee_batch.run.publish import MANIFEST_FILE
+from apogee_batch.run.train import is_trained
 from apogee_batch.store.spectra import open_store
 from apogee_batch.store.tables import LABELS, read_labels, read_table, table_path
 
 
 def describe_status(path: Path) -> list[str]:
-    """Describe a run's folder, a model's folder or a store in a few lines.
+    """Describe a run's folder, a model's folder, a store or one of its ingests in a few lines.
 
     Raises
     ------
@@ -22,49 +27,62 @@ def describe_status(path: Path) -> list[str]:
     """
     if (path / "zarr.json").is_file():
         return _store_status(path)
-    plan = read_plan(path) if path.is_dir() else None
-    if plan is None:
-        raise UsageError(f"{path}: is neither a run nor a store (no plan.json, no zarr.json)")
-    if plan["kind"] == "train":
+    plan = (read_plan(path) if path.is_dir() else None) or {}
+    kind = plan.get("kind")
+    if kind == "train":
         return [f"training {run_id(plan)} in {path}", _training_line(path)]
-    return _run_status(path, run_id(plan))
+    if kind == "run-catalog":
+        return _run_status(path, plan)
+    if kind == "ingest":
+        store = path.resolve().parent.parent
+        return [f"one ingest of the store {store}", _ingest_line(store, path.resolve())]
+    raise UsageError(f"{path}: is neither a run nor a store (no plan.json of this program, no zarr.json)")
 
 
 def _store_status(store: Path) -> list[str]:
     info = open_store(store)
     lines = [f"store {store}: {info.n_rows} rows in {info.n_shards} shards of {info.shard_stars}"]
-    for folder in ingest_folders(store):
-        plan = read_plan(folder) or {}
-        ledger = Ledger(folder / "ledger", store, run_id(plan))
-        n_shards = len(set(read_table(folder / INPUTS_FILE)["shard"].to_pylist()))
-        done = ledger.done(check_bytes=False)
-        state = f"{len(done)} of {n_shards} shards written"
-        if (folder / SUMMARY_FILE).is_file():
-            summary = read_json(folder / SUMMARY_FILE)
-            reasons = ", ".join(f"{n} {reason}" for reason, n in summary["rejects_by_reason"].items())
-            state = f"done: {summary['stars_in_store']} stars, rejected {reasons or 'none'}"
-        lines.append(f"ingest {folder.name}: {plan['n_inputs']} files, {state}")
+    lines += [_ingest_line(store, folder) for folder in ingest_folders(store)]
     labels = read_labels(store) if table_path(store, LABELS).is_file() else None
     lines.append("labels: none attached" if labels is None else f"labels: {len(labels)} spectra labelled")
     return lines
 
 
-def _run_status(run: Path, name: str) -> list[str]:
-    lines = [f"run {name} in {run}"]
-    model = run / "model"
-    if model.is_dir():
+def _ingest_line(store: Path, folder: Path) -> str:
+    plan = read_plan(folder) or {}
+    state = "planned"  # the list of inputs is written right after the plan
+    if (folder / SUMMARY_FILE).is_file():
+        summary = read_json(folder / SUMMARY_FILE)
+        reasons = ", ".join(f"{n} {reason}" for reason, n in summary["rejects_by_reason"].items())
+        state = f"done: {summary['stars_in_store']} stars, rejected {reasons or 'none'}"
+    elif (folder / INPUTS_FILE).is_file():
+        n_shards = len(set(read_table(folder / INPUTS_FILE)["shard"].to_pylist()))
+        done = Ledger(folder / "ledger", store, run_id(plan)).done(check_bytes=False)
+        state = f"{len(done)} of {n_shards} shards written"
+    return f"ingest {folder.name}: {plan['n_inputs']} files, {state}"
+
+
+def _run_status(run: Path, plan: dict[str, Any]) -> list[str]:
+    lines = [f"run {run_id(plan)} in {run}"]
+    model, stage = run / MODEL_FOLDER, "training"
+    model_sha256 = plan["model"].get("given")
+    if model_sha256 is None:
         lines.append(_training_line(model))
-    entries = [read_json(path) for path in sorted((run / "ledger").glob("[0-9]*.json"))]
-    n_stars = sum(entry["n_stars"] for entry in entries)
-    seconds = sum(entry["seconds"] for entry in entries)
-    rate = f", {n_stars / seconds:.3g} stars/s a worker" if seconds else ""
-    lines.append(f"infer: {len(entries)} shards committed, {n_stars} stars{rate}")
-    manifest = run / "manifest.json"
+        model_sha256 = load_checkpoint(model).sha256 if is_trained(model) else None
+    if model_sha256 is not None:
+        reports = inference_ledger(run, plan, model_sha256).done(check_bytes=False).values()
+        n_stars = sum(report.n_stars for report in reports)
+        seconds = sum(report.seconds for report in reports)
+        rate = f", {n_stars / seconds:.3g} stars/s a worker" if seconds else ""
+        n_shards = len(plan["shards"])
+        lines.append(f"infer: {len(reports)} of {n_shards} shards committed, {n_stars} stars{rate}")
+        stage = "infer" if len(reports) < n_shards else "publish"
+    manifest = run / MANIFEST_FILE
     if manifest.is_file():
         told = read_json(manifest)
         lines.append(f"published: {told['stars']} stars, {told['rejects']} rejects, {run / 'catalog'}")
     else:
-        lines.append("not published yet; the same run-catalog command goes on with it")
+        lines.append(f"stage: {stage}; not published yet, the same run-catalog command goes on with it")
     return lines
 
 
@@ -72,10 +90,6 @@ def _training_line(model: Path) -> str:
     epochs = read_metrics(model / METRICS_FILE)
     if not epochs:
         return "train: no epoch finished yet"
-    best = min(epoch["dev_loss"] for epoch in epochs)
-    state = (
-        "finished"
-        if (model / "model.json").is_file() and not (model / "state.json").is_file()
-        else "going on"
-    )
-    return f"train: {len(epochs)} epochs, best dev loss {best:.4f}, {state}"
+    losses = [epoch["dev_loss"] for epoch in epochs if epoch["dev_loss"] is not None]
+    best = f"best dev loss {min(losses):.4f}" if losses else "no finite dev loss yet"
+    return f"train: {len(epochs)} epochs, {best}, {'finished' if is_trained(model) else 'going on'}"

@@ -83,8 +83,9 @@ class Header:
 
     def _find_fields(self, start: int, stop: int) -> dict[bytes, int]:
         """Return where value fields begin, by keyword; of a repeated card the first counts."""
-        n_cards = len(self.cards[start:stop]) // CARD_BYTES  # a file may be cut inside its last block
-        keywords = struct.unpack_from(n_cards * _KEYWORD_OF_CARD, self.cards, start)
+        cards = self.cards[start:stop]
+        n_cards = len(cards) // CARD_BYTES  # a file may be cut inside the last block of its header
+        keywords = struct.unpack_from(n_cards * _KEYWORD_OF_CARD, cards)
         places = range(start + KEYWORD_BYTES, start + KEYWORD_BYTES + n_cards * CARD_BYTES, CARD_BYTES)
         return dict(zip(reversed(keywords), reversed(places), strict=True))
 

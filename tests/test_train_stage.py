@@ -1,0 +1,115 @@
+"""The training stage tells at once what goes wrong, and goes on with the threads that it began with."""
+
+import shutil
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apogee_batch.files import write_json
+from apogee_batch.network.checkpoint import load_checkpoint, load_tensors, save_checkpoint
+from apogee_batch.network.header import CheckpointHeader
+from apogee_batch.network.metrics import METRICS_FILE, append_metrics
+from apogee_batch.network.recipe import load_recipe
+from apogee_batch.network.state import EpochMetrics
+from apogee_batch.run import train
+from apogee_batch.run.clusters import SerialExecutor, Workers
+from apogee_batch.run.config import RunConfig
+from apogee_batch.run.progress import SilentView
+from apogee_batch.run.train import plan_training, run_training
+
+
+class Listener(SilentView):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.notes: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    def advance(self, n: int, note: str = "") -> None:
+        self.notes.append(note)
+
+
+def add_epoch(folder: Path, epoch: int, dev_loss: float, warning: str | None = None) -> None:
+    metrics = EpochMetrics(
+        epoch=epoch,
+        round_epoch=epoch,
+        max_epochs=9,
+        phase="main",
+        round=0,
+        n_spectra=1,
+        n_steps=1,
+        learning_rate=0.1,
+        train_loss=dev_loss,
+        dev_loss=dev_loss,
+        dev_loss_by_type={},
+        is_best=False,
+        n_stale=0,
+        patience=9,
+        warning=warning,
+    )
+    append_metrics(folder / METRICS_FILE, metrics, seconds=0.1)
+
+
+def follow(folder: Path) -> Listener:
+    """Follow a training that writes three epochs and is over."""
+    future = Future[Any]()
+
+    class WritesThenEnds(Listener):
+        def start(self, stage: str, total: int | None, unit: str, done: int = 0) -> None:
+            add_epoch(folder, 2, float("nan"))
+            add_epoch(folder, 3, 1.01, "learned nothing")
+            add_epoch(folder, 4, 0.99, "learned nothing")
+            future.set_result(None)
+
+    view = WritesThenEnds()
+    train._follow(future, folder, {"schedule": "plateau", "max_epochs": 9}, view)
+    return view
+
+
+def test_a_loss_that_is_no_number_is_shown_as_such(tmp_path: Path) -> None:
+    add_epoch(tmp_path, 1, 1.0)
+    assert follow(tmp_path).notes == ["dev loss not a number", "dev loss 1.0100", "dev loss 0.9900"]
+
+
+def test_a_warning_is_said_once_and_one_of_an_earlier_attempt_again(tmp_path: Path) -> None:
+    add_epoch(tmp_path, 1, 1.0, "labels are odd")
+    said = [line for line in follow(tmp_path).lines if line.startswith("WARNING")]
+    assert said == ["WARNING: labels are odd", "WARNING: learned nothing"]
+
+
+def test_a_trained_model_repeats_what_it_has_against_itself(
+    labelled_store: Path, finished_run: Path, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(finished_run / "model", model)
+    header = CheckpointHeader.from_json(load_checkpoint(model).header.to_json() | {"warnings": ["odd"]})
+    save_checkpoint(model, load_tensors(model / "model.safetensors"), header)
+    view = Listener()
+    run_training(labelled_store, model, serial_config, Workers(SerialExecutor(), 1, ""), view)
+    assert view.lines == [f"train: {model} is trained already", "WARNING: odd"]
+
+
+def threads(store: Path, out: Path, config: RunConfig, wanted: int | None = None) -> int:
+    training = config.training.model_copy(update={"threads": wanted})
+    config = config.model_copy(update={"training": training})
+    return int(plan_training(store, out, config, load_recipe(config.training.recipe))["threads"])
+
+
+def test_threads_are_those_that_were_begun_or_planned(
+    labelled_store: Path, serial_config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "available_cores", lambda: 64)
+    run = tmp_path / "run"
+    assert threads(labelled_store, run / "model", serial_config) == 64
+    write_json(run / "plan.json", {"kind": "run-catalog", "model": {"given": "0"}})
+    assert threads(labelled_store, run / "model", serial_config) == 64
+    write_json(run / "plan.json", {"kind": "run-catalog", "model": {"trained": {"threads": 3}}})
+    assert threads(labelled_store, run / "model", serial_config) == 3
+    write_json(run / "model" / "plan.json", {"kind": "train", "threads": 5})
+    assert threads(labelled_store, run / "model", serial_config) == 5
+    assert threads(labelled_store, run / "model", serial_config, wanted=7) == 7
