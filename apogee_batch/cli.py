@@ -277,6 +277,10 @@ def main() -> None:
         _fail(f"{error.format_message().rstrip('.')}; see '{command} --help'", error.exit_code)
     except ApogeeBatchError as error:
         _fail(str(error), error.exit_code)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}; check its permissions and the space on the disk", 1)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except Terminated:

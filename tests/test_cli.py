@@ -1,5 +1,6 @@
 """What a user types, and what comes back: an exit code and one clear line."""
 
+import errno
 import os
 import re
 import subprocess
@@ -143,6 +144,20 @@ def test_an_interruption_has_its_code(
     assert "interrupted" in capsys.readouterr().err
 
 
+def test_a_disk_that_cannot_be_written_to_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "part"))
+
+    monkeypatch.setattr("apogee_batch.run.status.describe_status", fail)
+    assert call(["status", str(tmp_path)], monkeypatch) == 1
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path / 'part'}: No space left on device; "
+        "check its permissions and the space on the disk\n"
+    )
+
+
 def test_the_whole_way_by_the_command_line(
     tmp_path: Path, tiny_recipe: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -152,10 +167,12 @@ def test_the_whole_way_by_the_command_line(
         "[inference]\nrealizations = 2\n[cluster]\nkind = 'serial'\ndevice = 'cpu'\n"
     )
     config = ["--config", "run.toml"]
+    tables = {"payne": "payne.fits", "mstar": "mstar.csv", "yso": "yso.parquet"}
+    label_flags = [word for name, table in tables.items() for word in (f"--{name}", f"survey/labels/{table}")]
     steps = [
         ["simulate", "survey", "--stars", "40", "--seed", "3"],
         ["ingest", "survey/redux", "--store", "s.zarr", *config],
-        ["labels", "attach", "s.zarr", *label_flags(Path("survey")), *config],
+        ["labels", "attach", "s.zarr", *label_flags, *config],
         ["train", "s.zarr", "--out", "model1", *config],
         ["run-catalog", "s.zarr", "--model", "model1", "--out", "run2", *config],
         ["status", "run2"],
@@ -165,13 +182,6 @@ def test_the_whole_way_by_the_command_line(
     told = capsys.readouterr().out
     assert "run2/catalog/catalog.parquet (40 stars" in told
     assert "published: 40 stars" in told
-
-
-def label_flags(survey: Path) -> list[str]:
-    flags = []
-    for name in ("payne", "mstar", "yso"):
-        flags += [f"--{name}", str(next(path for path in survey.iterdir() if name in path.name))]
-    return flags
 
 
 def test_the_module_runs_as_a_program() -> None:

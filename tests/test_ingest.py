@@ -1,6 +1,7 @@
 """Every file is a row or a reject; nothing is lost, moved or counted twice."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -318,6 +319,15 @@ def test_shard_sizes_that_do_not_fit_are_told(
     shutil.copy(find_apstar_files([str(survey.spectra)])[0], extra)
     with pytest.raises(UsageError, match="its shards hold 16 stars"):
         ingest([extra], labelled_store, config)
+
+
+def test_a_name_that_no_table_can_hold_is_told(
+    survey: SimulatedSurvey, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    path = os.fsencode(tmp_path) + b"/apStar-r8-\xff.fits"
+    shutil.copy(find_apstar_files([str(survey.spectra)])[0], os.fsdecode(path))
+    with pytest.raises(UsageError, match="not UTF-8"):
+        ingest([tmp_path], tmp_path / "s.zarr", serial_config)
 
 
 def test_a_dry_run_writes_nothing(survey: SimulatedSurvey, serial_config: RunConfig, tmp_path: Path) -> None:

@@ -44,9 +44,10 @@ def draw_adaptation_rows(training_set: TrainingSet, recipe: Recipe, *, seed: int
         Each round has its own Payne stars.
     """
     payne = training_set.rows("train", "payne")
-    n_drawn = round(recipe.adaptation_payne_fraction * len(payne))
-    order = torch.randperm(len(payne), generator=derive_generator(seed, "payne", round_))
     focus = training_set.rows("train", *FOCUS_TYPES)
+    wanted = max(recipe.adaptation_payne_fraction * len(payne), recipe.adaptation_payne_floor * len(focus))
+    n_drawn = min(round(wanted), len(payne))
+    order = torch.randperm(len(payne), generator=derive_generator(seed, "payne", round_))
     return np.sort(np.concatenate([focus, payne[order[:n_drawn].numpy()]]))
 
 

@@ -42,12 +42,7 @@ class Recipe(BaseModel):
         this weight of the past at each step.
     noise : float
         Above 0: training spectra get white noise, different every time, of a standard deviation up to
-        this fraction of their median flux.
-    tilt : float
-        Above 0: training spectra are multiplied by a random parabola over the band with coefficients of
-        this standard deviation, as reddening and flux calibration do.
-    max_shift : int
-        Training spectra are shifted by up to this many pixels either way.
+        this fraction of their median flux (`augmentation.add_noise`).
     min_steps_per_epoch : int
         An epoch before adaptation is one pass through the training set, or as many passes as give this many
         steps.
@@ -61,6 +56,8 @@ class Recipe(BaseModel):
     plateau_epochs : int
     adaptation_payne_fraction : float
         Share of the Payne training stars that a round of adaptation draws.
+    adaptation_payne_floor : float
+        It draws at least this many Payne stars for each M dwarf and YSO, as far as there are so many.
     adaptation_learning_rate : float
         Learning rate of adaptation.
     adaptation_max_epochs : int
@@ -92,14 +89,13 @@ class Recipe(BaseModel):
     dropout: float = Field(0.1, ge=0, lt=1)
     average_decay: float = Field(0.0, ge=0, lt=1)
     noise: float = Field(0.0, ge=0)
-    tilt: float = Field(0.0, ge=0)
-    max_shift: int = Field(0, ge=0)
     min_steps_per_epoch: int = Field(0, ge=0)
     max_epochs: int = Field(1000, ge=1)
     patience: int = Field(5, ge=1)
     plateau_loss: float = Field(0.9, gt=0)
     plateau_epochs: int = Field(3, ge=1)
     adaptation_payne_fraction: float = Field(0.05, ge=0, le=1)
+    adaptation_payne_floor: float = Field(0.0, ge=0)
     adaptation_learning_rate: float = Field(gt=0)
     adaptation_max_epochs: int = Field(1000, ge=1)
     adaptation_max_rounds: int = Field(1000, ge=0)

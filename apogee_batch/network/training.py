@@ -11,7 +11,7 @@ from torch import Tensor
 
 from apogee_batch.errors import ApogeeBatchError, UsageError
 from apogee_batch.files import canonical_json, sha256_of_text
-from apogee_batch.network.augmentation import Augmentation
+from apogee_batch.network.augmentation import add_noise
 from apogee_batch.network.diagnosis import explain_plateau
 from apogee_batch.network.draws import derive_generator, draw_adaptation_rows, draw_batches, make_dropout
 from apogee_batch.network.header import CheckpointHeader
@@ -135,7 +135,6 @@ class _Trainer:
         self.data_hash = training_set.check()
         self.key = sha256_of_text(canonical_json([recipe.to_json(), seed, self.data_hash]))
         self.transform = recipe.transform
-        self.augmentation = Augmentation.from_recipe(recipe)
         self.scaler = LabelScaler.from_labels(training_set.labels[training_set.rows("train")])
         self.labels = self.scaler.standardise(torch.from_numpy(training_set.labels.copy())).float()
         self.n_train, self.n_dev = training_set.counts("train"), training_set.counts("dev")
@@ -158,13 +157,13 @@ class _Trainer:
         recipe, seed, epoch, is_main = self.recipe, self.seed, progress.epoch, progress.phase == "main"
         batches = self._batches(progress)
         drop = make_dropout(recipe, seed=seed, epoch=epoch, device=self.device)
-        changes = derive_generator(seed, "augmentation", epoch, device=self.device)
+        noise = derive_generator(seed, "augmentation", epoch, device=self.device)
         loss_sum, rate = 0.0, recipe.adaptation_learning_rate
         for i, batch in enumerate(batches):
             step = progress.step + i
             if is_main:
                 rate = recipe.learning_rate_at(step, n_total=len(batches) * recipe.max_epochs)
-            inputs, labels = self._read(batch, changes)
+            inputs, labels = self._read(batch, noise)
             loss = self.learner.step(inputs, labels, number=step, learning_rate=rate, drop=drop)
             loss_sum += loss * len(batch)
             if self.on_step is not None:
@@ -209,12 +208,12 @@ class _Trainer:
             rows, min_steps = draw_adaptation_rows(self.data, recipe, seed=seed, round_=progress.round), 0
         return draw_batches(rows, recipe.batch_size, min_steps=min_steps, seed=seed, epoch=progress.epoch)
 
-    def _read(self, rows: RowArray, augmentation: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """Return network input and standardised labels of some rows; changed ones if a generator is given."""
+    def _read(self, rows: RowArray, noise: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """Return network input and standardised labels of some rows; noisy if a generator is given."""
         flux = torch.from_numpy(self.data.flux[rows]).to(self.device)
         scale = self.transform.scale(flux)
-        if augmentation is not None:
-            flux = self.augmentation.apply(flux, augmentation)
+        if noise is not None and self.recipe.noise > 0:
+            flux = add_noise(flux, self.recipe.noise, noise)
         return self.transform.apply(flux, scale), self.labels[rows].to(self.device)
 
     def _evaluate(self) -> dict[str, float]:

@@ -15,9 +15,9 @@ from apogee_batch.survey.pixels import N_PIXELS
 
 BYTES_PER_VALUE = 4
 GIB = 1 << 30
-# Peaks (ru_maxrss) of a local Dask worker that did one shard whose spectra compress to 79 %, in GiB: ingest of
-# 1024, 2048 and 4096 stars 0.47, 0.75, 1.29; inference of 1024 and 4096 stars with 100 realizations 0.64 and
-# 0.91, of 1024 stars with 2000 realizations 0.89. The constants are bounds: beside each stands what was seen.
+# Peaks (ru_maxrss) in GiB of a local Dask worker that did one shard, whose spectra compress to 79 %: ingest
+# of 1024, 2048 and 4096 stars 0.47, 0.75, 1.29; inference of 1024 and 4096 stars with 100 realizations 0.64
+# and 0.91, of 1024 stars with 2000 realizations 0.89. The constants are bounds; beside each what was seen.
 PROCESS_GIB = 0.6  # Python with torch and Dask: 0.33
 FORWARD_GIB = 0.3  # activations of one forward pass on a CPU, and what the allocator keeps: 0.2
 INGEST_ARRAYS = 9  # flux, err and mask as read, stacked, and filled or compressed: 8.3 arrays of float32

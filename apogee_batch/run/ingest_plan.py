@@ -147,6 +147,7 @@ def plan_ingest(
     unfinished = unfinished_ingest(store)
     earlier = [folder for folder in ingest_folders(store) if folder != unfinished]
     _check_rows(store, earlier, rows)
+    _check_names(inputs)
     new = _without_known_files(store, inputs, earlier)
     if not new:
         return None
@@ -174,6 +175,15 @@ def _check_rows(store: Path, earlier: Sequence[Path], rows: Rows) -> None:
         kept = (read_plan(folder) or {})["rows"]
         if kept != rows:
             raise UsageError(f"{store}: its rows are {kept} spectra; make another store for --row {rows}")
+
+
+def _check_names(inputs: Sequence[IngestInput]) -> None:
+    """Refuse paths that no table can hold."""
+    for item in inputs:
+        try:
+            str(item.path).encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UsageError(f"{str(item.path)!r}: its name is not UTF-8; rename it") from error
 
 
 def _without_known_files(
