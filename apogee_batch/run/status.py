@@ -74,7 +74,7 @@ def _run_status(run: Path, plan: dict[str, Any]) -> list[str]:
         n_stars = sum(report.n_stars for report in reports)
         seconds = sum(report.seconds for report in reports)
         rate = f", {n_stars / seconds:.3g} stars/s a worker" if seconds else ""
-        n_shards = len(plan["shards"])
+        n_shards = len(plan.get("shards", []))
         lines.append(f"infer: {len(reports)} of {n_shards} shards committed, {n_stars} stars{rate}")
         stage = "infer" if len(reports) < n_shards else "publish"
     manifest = run / MANIFEST_FILE
