@@ -36,5 +36,10 @@ def make_training_set(
 def tiny_recipe(**changes: object) -> Recipe:
     """Return the robust recipe, cut down to a few steps."""
     small = {"batch_size": 8, "max_epochs": 2, "min_steps_per_epoch": 0, "patience": 2}
-    rounds = {"adaptation_max_epochs": 2, "adaptation_max_rounds": 2, "adaptation_payne_fraction": 0.5}
+    rounds = {
+        "adaptation_max_epochs": 2,
+        "adaptation_max_rounds": 2,
+        "adaptation_payne_fraction": 0.5,
+        "adaptation_payne_floor": 0.0,
+    }
     return Recipe.model_validate(load_recipe("robust").to_json() | small | rounds | changes)
