@@ -121,6 +121,16 @@ def test_order_and_repetition_of_sources_do_not_matter(
     assert find_apstar_files([*named, str(folder)]) == paths
 
 
+def test_a_folder_without_apstar_names_gives_its_fits_files(tmp_path: Path) -> None:
+    for name in ("star1.fits", "deep/star2.fits.gz", "notes.txt", "star3.fits.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_apstar_files([str(tmp_path)])
+    assert [path.name for path in found] == ["star2.fits.gz", "star1.fits"]
+    (tmp_path / "apStar-r8-1.fits").touch()
+    assert [path.name for path in find_apstar_files([str(tmp_path)])] == ["apStar-r8-1.fits"]
+
+
 @pytest.mark.parametrize(
     ("source", "said"),
     [

@@ -79,8 +79,10 @@ def _read_state_dict(file: Path) -> dict[str, Tensor]:
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"{file} is not a torch file of weights only: {reason}") from error
+        raise UsageError(
+            f"{file}: not a torch file of weights only ({type(error).__name__}); "
+            "name a state dict, as `torch.save(model.state_dict(), FILE)` writes it"
+        ) from error
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise UsageError(f"{file} holds no state dict (a dict of tensors): save `model.state_dict()`")
     return loaded

@@ -12,6 +12,7 @@ from apogee_batch.errors import UsageError
 LIST_SUFFIXES = (".txt", ".lst")
 LIST_MARK = "@"
 
+_FITS_NAME = re.compile(r".+\.fits(?:\.gz)?")
 _APSTAR_NAME = re.compile(r"(?:ap|as)StarC?-.+\.fits(?:\.gz)?")
 
 
@@ -21,7 +22,8 @@ def find_apstar_files(sources: Sequence[str]) -> list[Path]:
     Parameters
     ----------
     sources : sequence of str
-        Each one a folder, of which all files named as apStar files are taken, however deep; a glob
+        Each one a folder, of which all files named as apStar files are taken, however deep (if there is
+        none, all FITS files); a glob
         pattern, where ``**`` stands for any depth; a text list of paths, named with the suffix .txt
         or .lst or with a leading @ (one path a line, relative to the list's folder; empty lines and
         lines that begin with # are left out); or a file, which is taken whatever its name.
@@ -88,21 +90,23 @@ def _walk(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def _list_folder(folder: Path) -> list[Path]:
-    """Return the files below a folder that are named as apStar files are."""
-    paths = [Path(entry.path) for entry in _walk(folder) if _is_apstar(entry)]
+    """Return the files below a folder that are named as apStar files are; if none is, its FITS files.
+
+    A folder of renamed files is then read, and one of another product is rejected file by file, with reasons.
+    """
+    paths = _find_below(folder, _APSTAR_NAME) or _find_below(folder, _FITS_NAME)
     if not paths:
         raise UsageError(
-            f"{folder}: no file named apStar-*.fits, asStar-*.fits or apStarC-*.fits (or .fits.gz) in it; "
-            "name the folder that holds the stars, or a pattern for files with other names"
+            f"{folder}: no file named apStar-*.fits, asStar-*.fits or apStarC-*.fits, and no other *.fits "
+            "(or .fits.gz) in it; name the folder that holds the stars"
         )
     return paths
 
 
-def _is_apstar(entry: os.DirEntry[str]) -> bool:
-    """Tell whether an entry is named as an apStar file and is not a link to a folder."""
-    if _APSTAR_NAME.fullmatch(entry.name) is None:
-        return False
-    return not (entry.is_symlink() and entry.is_dir())
+def _find_below(folder: Path, name: re.Pattern[str]) -> list[Path]:
+    """Return what lies below a folder under such a name and is no link to a folder."""
+    entries = (entry for entry in _walk(folder) if name.fullmatch(entry.name))
+    return [Path(entry.path) for entry in entries if not (entry.is_symlink() and entry.is_dir())]
 
 
 def _match_pattern(pattern: str) -> list[Path]:
@@ -116,7 +120,7 @@ def _match_pattern(pattern: str) -> list[Path]:
         raise UsageError(f"{pattern}: no file matches; quote the pattern and check it")
     paths = []
     for path in matches:
-        paths += [Path(entry.path) for entry in _walk(path) if _is_apstar(entry)] if path.is_dir() else [path]
+        paths += _find_below(path, _APSTAR_NAME) if path.is_dir() else [path]
     if not paths:
         raise UsageError(f"{pattern}: matches folders only, and no file named as apStar files are in them")
     return paths
