@@ -110,7 +110,8 @@ def test_a_given_model_needs_no_labels(
         is_dry_run=False,
         progress=SilentView(),
     )
-    make(store, tmp_path / "run", serial_config, model=finished_run / "model")
+    lines = make(store, tmp_path / "run", serial_config, model=finished_run / "model")
+    assert "No star has a label: there is nothing to compare the predictions with." in lines
     catalog = pd.read_parquet(tmp_path / "run" / "catalog" / "catalog.parquet")
     assert catalog["teff"].notna().all()
     assert catalog["data_type"].isna().all()

@@ -174,9 +174,11 @@ def make_catalog(
 def describe_catalog(finished: CatalogRun) -> list[str]:
     """Say where the catalogue is and how well it agrees with the labels."""
     folder = finished.folder
+    n_labelled = sum(agreement.n_stars for agreement in finished.results.agreements)
+    agreement = finished.results.to_text(TABLE_WIDTH).rstrip("\n")
     return [
         "",
-        finished.results.to_text(TABLE_WIDTH).rstrip("\n"),
+        agreement if n_labelled else "No star has a label: there is nothing to compare the predictions with.",
         "",
         f"catalogue: {folder / 'catalog' / 'catalog.parquet'} ({finished.n_stars} stars; FITS beside it)",
         f"rejects:   {folder / 'rejects.parquet'} ({finished.n_rejects})",
