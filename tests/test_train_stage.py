@@ -113,3 +113,17 @@ def test_threads_are_those_that_were_begun_or_planned(
     write_json(run / "model" / "plan.json", {"kind": "train", "threads": 5})
     assert threads(labelled_store, run / "model", serial_config) == 5
     assert threads(labelled_store, run / "model", serial_config, wanted=7) == 7
+
+
+def test_a_resumed_training_is_shown_from_where_it_stopped(tmp_path: Path) -> None:
+    class Starts(Listener):
+        def start(self, stage: str, total: int | None, unit: str, done: int = 0) -> None:
+            self.notes.append(f"{stage}: {done} of {total}")
+
+    add_epoch(tmp_path, 1, 0.5)
+    add_epoch(tmp_path, 2, 0.4)
+    future, view = Future[Any](), Starts()
+    future.set_result([])
+    train._follow(future, tmp_path, load_recipe("robust").to_json(), view)
+    assert view.lines == ["train: going on after epoch 2"]
+    assert view.notes == ["train: 2 of 20"]

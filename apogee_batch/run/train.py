@@ -141,11 +141,12 @@ def _show_loss(loss: float | None) -> str:
 
 def _follow(future: Future[Any], folder: Path, recipe: dict[str, Any], progress: ProgressView) -> None:
     """Show the epochs as the worker writes them to the metrics file."""
-    seen = len(read_metrics(folder / METRICS_FILE))
+    before = read_metrics(folder / METRICS_FILE)
+    seen, n_main = len(before), sum(epoch["phase"] == "main" for epoch in before)
     if seen:
         progress.say(f"train: going on after epoch {seen}")
     is_length_known = recipe["schedule"] == "cosine"  # else it lasts until the dev loss falls no more
-    progress.start("train", recipe["max_epochs"] if is_length_known else None, "epochs")
+    progress.start("train", recipe["max_epochs"] if is_length_known else None, "epochs", done=n_main)
     part, warned = ("main", 0), set[str]()
     while True:
         is_over = bool(wait([future], timeout=POLL_S).done)
