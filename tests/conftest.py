@@ -1,13 +1,20 @@
 """Fixtures that several test modules share."""
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from apogee_batch.run import commands
 from apogee_batch.run.config import RunConfig, load_config
 from apogee_batch.run.progress import SilentView
 from apogee_batch.survey.simulate import SimulatedSurvey, simulate_survey
+
+# The gate tries the same examples each time, so that it judges the change; everybody else tries new ones.
+settings.register_profile("gate", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("gate")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

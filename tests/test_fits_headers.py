@@ -17,7 +17,7 @@ VALUES = st.one_of(
     st.integers(-(10**18), 10**18),
     st.floats(allow_nan=False, allow_infinity=False),
     st.booleans(),
-    st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=50),
+    st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=33),  # fits a card, all quotes too
 )
 
 
@@ -35,11 +35,11 @@ def test_cards_that_astropy_writes_are_understood(values: dict[str, object]) -> 
         written[name] = (value, "a comment with SNR     = 5") if isinstance(value, int) else value
     own, read = Header(written.tostring().encode()), fits.Header.fromstring(written.tostring())
     for name in values:
-        expected = read[name]
-        if isinstance(expected, str):
-            assert own.text(name) == expected.strip()
+        if isinstance(values[name], str):
+            # What was written, not what astropy reads: it cuts "'/" at the slash.
+            assert own.text(name) == str(values[name]).strip()
         else:
-            assert own.value(name) == expected
+            assert own.value(name) == read[name]
     assert own.value("ABSENT") is None
 
 
