@@ -212,6 +212,9 @@ def test_a_lost_part_of_an_earlier_ingest_is_made_again(
     ingest([survey.spectra], store, serial_config, allstar=survey.allstar)
     assert read_stars(store).equals(read_stars(labelled_store))
     assert flux.read_bytes() == (labelled_store / "flux" / "c" / "2" / "0").read_bytes()
+    before, after = (read_json(s / "ingest" / "0001" / "summary.json") for s in (labelled_store, store))
+    assert after == before
+    assert after["survey"]["found"] == 48
 
 
 def test_an_append_never_drops_stars_whose_part_is_gone(

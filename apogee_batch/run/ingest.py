@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from apogee_batch.errors import RejectReason, TooManyBadInputsError
-from apogee_batch.files import write_json
+from apogee_batch.files import read_json, write_json
 from apogee_batch.run.clusters import Workers
 from apogee_batch.run.ingest_plan import (
     SUMMARY_FILE,
@@ -175,8 +175,12 @@ def _finish(store: Path, plan: IngestPlan, survey: Reconciliation | None) -> Ing
     stars, rejects = gather_tables(store)
     write_table(table_path(store, STARS), stars)
     write_table(table_path(store, REJECTS), rejects)
-    counts = _count(plan, stars, rejects, survey)
-    write_json(plan.folder / SUMMARY_FILE, counts)
+    summary = plan.folder / SUMMARY_FILE
+    before = (
+        read_json(summary) if summary.is_file() else {}
+    )  # of an ingest that is mended: its survey counts stay
+    counts = before | _count(plan, stars, rejects, survey)
+    write_json(summary, counts)
     if counts["stars_in_store"] == 0:
         first = rejects.slice(0, 1).to_pylist()[0]
         reasons = ", ".join(f"{n} {reason}" for reason, n in counts["rejects_by_reason"].items())
