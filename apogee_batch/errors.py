@@ -34,6 +34,12 @@ class IntegrityError(ApogeeBatchError):
     exit_code = 5
 
 
+class LockedError(ApogeeBatchError):
+    """Another process works in the same folder."""
+
+    exit_code = 6
+
+
 class IncompleteRunError(ApogeeBatchError):
     """A run stopped before its end; running the same command again goes on with it."""
 
@@ -52,10 +58,14 @@ class RejectReason(StrEnum):
     BAD_GRID = "BAD_GRID"  # another wavelength grid
     BAD_ID = "BAD_ID"  # an identifier with characters that identifiers do not have
     BAD_MASK = "BAD_MASK"  # mask values that do not fit 32 bits
+    NON_FINITE = "NON_FINITE"  # no pixel of which both flux and error are finite
     NO_GOOD_PIXELS = "NO_GOOD_PIXELS"  # no pixel with a measurement
     TOO_LARGE = "TOO_LARGE"  # larger than any apStar file, for example a gzip bomb
     UNREADABLE = "UNREADABLE"  # no permission, not a regular file, or a read error
+    CHANGED = "CHANGED"  # another size, or more spectra, than when the ingest was planned
+    DUPLICATE_FILE = "DUPLICATE_FILE"  # the content of a file that was read before, under another name
     DUPLICATE_STAR = "DUPLICATE_STAR"  # a second file with the apstar_id of an earlier one
+    WORKER_KILLED = "WORKER_KILLED"  # ended every worker that took it: a crash in native code, or memory
 
 
 class ApStarError(ApogeeBatchError):

@@ -27,7 +27,13 @@ from strategies import (
 )
 
 from apogee_batch.errors import RejectReason
-from apogee_batch.survey.apstar import RejectedSpectrum, count_spectra, read_apstar
+from apogee_batch.survey.apstar import (
+    FileContent,
+    RejectedSpectrum,
+    count_spectra,
+    read_apstar,
+    read_apstar_file,
+)
 from apogee_batch.survey.fits_headers import Header
 from apogee_batch.survey.pixels import GAP_ERR
 from apogee_batch.survey.spectrum import UNKNOWN_STAR
@@ -225,6 +231,70 @@ def test_only_a_tenth_of_a_large_file_is_read(folder: Path, monkeypatch: pytest.
     spectra(read_apstar(path))
     assert len(read) == 3
     assert sum(read) < 150_000 < len(content) / 10
+
+
+def test_a_file_is_told_by_its_size_and_what_was_read(folder: Path) -> None:
+    content = simple_file(n_rows=3, n_extra=2)
+    path = write(folder, content)
+    _, told = read_apstar_file(path)
+    assert told.size == len(content)
+    assert read_apstar_file(path)[1] == told == read_apstar_file(write(folder, content, "other.fits"))[1]
+    assert read_apstar_file(path, known=UNKNOWN_STAR)[1] == told
+    assert read_apstar_file(path, rows="visits")[1] != told
+
+
+@pytest.mark.parametrize("is_packed", [False, True], ids=["plain", "gz"])
+def test_what_makes_the_spectrum_makes_the_hash(folder: Path, is_packed: bool) -> None:
+    content = simple_file(n_rows=3, n_extra=2)
+    pack = packed if is_packed else bytes
+    before = read_apstar_file(write(folder, pack(content)))[1].blake2b
+    with fits.open(write(folder, content)) as hdus:
+        places = [hdus.fileinfo(number)["datLoc"] + 400 for number in (1, 2, 3, 4)]
+    for place in (content.index(b"N6819"), *places[:3]):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        assert read_apstar_file(write(folder, pack(bytes(changed))))[1].blake2b != before
+    changed = bytearray(content)
+    changed[places[3]] ^= 1  # the sky is not read, except in gzip
+    assert (read_apstar_file(write(folder, pack(bytes(changed))))[1].blake2b == before) == (not is_packed)
+
+
+def test_a_rejected_file_is_told_too_and_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[object] = []
+    original = os.open
+
+    def counting(path: object, *options: Any) -> int:
+        opened.append(path)
+        return original(path, *options)  # type: ignore[arg-type]
+
+    path = write(folder, simple_file(grid={}))
+    monkeypatch.setattr(os, "open", counting)
+    result, told = read_apstar_file(path)
+    assert reason(result) is RejectReason.BAD_GRID
+    assert opened == [path]
+    assert told.size == path.stat().st_size
+    assert told.blake2b is not None
+    assert read_apstar_file(path)[1] == told
+    assert read_apstar_file(folder / "absent.fits")[1] == FileContent(0, None)
+    assert read_apstar_file(write(folder, b""))[1] == FileContent(0, None)
+
+
+def test_a_name_that_is_no_name_is_not_passed_on(folder: Path) -> None:
+    known = replace(UNKNOWN_STAR, apogee_id="../../x")
+    result, _ = read_apstar_file(write(folder, simple_file()), known=known)
+    assert reason(result) is RejectReason.BAD_ID
+    assert isinstance(result, RejectedSpectrum)
+    assert result.apogee_id == "2M19390532+4027346"
+
+
+@pytest.mark.parametrize("filler", [b"\0", b"\xff"])
+def test_astropy_does_not_warn_of_a_header_that_is_not_as_it_should_be(folder: Path, filler: bytes) -> None:
+    flux, err, mask, _ = make_values(1)
+    hdus = scale_flux([flux, err, mask])  # which is left to astropy
+    hdus[0].header.update(GRID)
+    content = to_bytes([fits.PrimaryHDU(), *hdus])
+    path = write(folder, content[:2879] + filler + content[2880:])
+    assert len(spectra(read_apstar(path))) == 1
 
 
 def test_a_summary_table_wins_over_the_header(folder: Path) -> None:

@@ -159,7 +159,8 @@ def test_a_reason_is_given_for_each_kind_of_bad_file(folder: Path) -> None:
         RejectReason.BAD_GRID: write_apstar(flux, err, mask, grid=GRID | {"CDELT1": 6.01e-6}),
         RejectReason.BAD_ID: write_apstar(flux, err, mask, cards={"OBJID": "../../etc/passwd"}),
         RejectReason.BAD_MASK: write_apstar(flux, err, large),
-        RejectReason.NO_GOOD_PIXELS: write_apstar(np.ones_like(flux), nothing, mask, cards={"SNR": None}),
+        RejectReason.NON_FINITE: write_apstar(np.ones_like(flux), nothing, mask, cards={"SNR": None}),
+        RejectReason.NO_GOOD_PIXELS: write_apstar(flux, np.full_like(err, 1e10), mask),
     }
     found = {expected: reason(read_apstar(write(folder, content))) for expected, content in cases.items()}
     assert found == {expected: expected for expected in cases}

@@ -1,7 +1,9 @@
 """Ranges of bytes: equal for plain and gzip files; nothing but a regular file is opened."""
 
 import gzip
+import hashlib
 import os
+import struct
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from strategies import packed
 
 from apogee_batch.errors import ApStarError, RejectReason
 from apogee_batch.survey import byte_ranges
-from apogee_batch.survey.byte_ranges import open_bytes
+from apogee_batch.survey.byte_ranges import ContentHash, FileContent, open_bytes
 
 
 def reason(path: Path) -> RejectReason:
@@ -36,6 +38,81 @@ def test_any_range_is_the_same_slice(
         for offset, n_bytes in ranges:
             assert source.read(offset, n_bytes) == content[offset : offset + n_bytes]
         assert source.size() == len(content)
+
+
+def test_the_hash_is_of_all_that_was_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.fits"
+    path.write_bytes(b"x" + bytes(range(256)) * 2000)
+    expected = hashlib.blake2b(digest_size=16)
+    original = os.pread
+
+    def noting(descriptor: int, n_bytes: int, offset: int) -> bytes:
+        content = original(descriptor, n_bytes, offset)
+        expected.update(struct.pack("<QQ", offset, len(content)) + content)
+        return content
+
+    monkeypatch.setattr(os, "pread", noting)
+    told = ContentHash()
+    with open_bytes(path, told) as source:
+        for offset, n_bytes in ((10, 100), (70_000, 1000), (70_100, 5000), (10, 60_000)):
+            source.read(offset, n_bytes)
+    assert told.content() == FileContent(path.stat().st_size, expected.hexdigest())
+
+
+def test_the_hash_of_gzip_data_is_of_the_whole_file_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "a.fits.gz"
+    content = packed(os.urandom(150_000))
+    path.write_bytes(content)
+    told = ContentHash()
+    with open_bytes(path, told) as source:
+        source.size()
+    expected = hashlib.blake2b(digest_size=16)
+    for offset in (*range(0, len(content), 65536), len(content)):  # the last finds the end
+        block = content[offset : offset + 65536]
+        expected.update(struct.pack("<QQ", offset, len(block)) + block)
+    assert told.content() == FileContent(len(content), expected.hexdigest())
+
+
+def test_what_cannot_be_opened_has_no_hash(tmp_path: Path) -> None:
+    told = ContentHash()
+    with pytest.raises(ApStarError), open_bytes(tmp_path, told):
+        pass
+    assert told.content() == FileContent(0, None)
+
+
+def test_nothing_is_fetched_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.fits"
+    path.write_bytes(b"x" * 200_000)
+    fetched: list[tuple[int, int]] = []
+    original = os.pread
+
+    def noting(descriptor: int, n_bytes: int, offset: int) -> bytes:
+        fetched.append((offset, n_bytes))
+        return original(descriptor, n_bytes, offset)
+
+    monkeypatch.setattr(os, "pread", noting)
+    with open_bytes(path) as source:
+        for offset, n_bytes in ((0, 65536), (65_000, 1000), (65_100, 500), (150_000, 10), (0, 66_100)):
+            assert len(source.read(offset, n_bytes)) == n_bytes
+    assert fetched == [(0, 65536), (65536, 464), (150_000, 10), (65536, 564)]
+
+
+@given(st.binary(max_size=60), st.integers(1, 9), st.integers(0, 9), st.integers(1, 3))
+@settings(max_examples=100, deadline=None)
+def test_gzip_data_are_the_same_in_pieces_of_any_size(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, piece: int, n_repeated: int, n_members: int
+) -> None:
+    whole = b"x" + content + b"y" * n_repeated * piece
+    path = tmp_path_factory.getbasetemp() / "pieces"
+    path.write_bytes(packed(whole) * n_members + bytes(n_repeated))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(byte_ranges, "INFLATE_BYTES", piece)
+        patch.setattr(byte_ranges, "FIRST_READ_BYTES", 2 + piece)
+        with open_bytes(path) as source:
+            assert source.size() == len(whole) * n_members
+            assert source.read(0, 10_000) == whole * n_members
+        path.write_bytes(packed(whole)[:-1])
+        assert reason(path) is RejectReason.TRUNCATED
 
 
 def test_gzip_members_one_after_the_other_are_one_file(tmp_path: Path) -> None:
@@ -83,6 +160,17 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "apStar-r8-A.fits"
     os.mkfifo(path)
     assert reason(path) is RejectReason.UNREADABLE
+
+
+def test_a_file_that_became_a_pipe_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "apStar-r8-A.fits"
+    os.mkfifo(path)
+    was = tmp_path / "was.fits"
+    was.touch()
+    status = was.stat()
+    monkeypatch.setattr(Path, "stat", lambda *_: status)
+    with pytest.raises(ApStarError, match="not a regular file"), open_bytes(path):
+        pass
 
 
 @pytest.mark.parametrize("name", [".", "absent.fits", "null\0character.fits", "x" * 300])

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -66,6 +67,37 @@ def test_a_file_that_several_sources_give_is_taken_once(
     (tmp_path / "link").symlink_to(tmp_path / "a")
     monkeypatch.chdir(tmp_path)
     assert find_apstar_files(["a", str(path), "link/*.fits", "./a/../a/apStar-r8-A.fits"]) == [path]
+
+
+def test_files_are_sorted_as_paths_are(tmp_path: Path, tree: Tree) -> None:
+    paths = tree(
+        *(f"{folder}/apStar-r8-{name}.fits" for folder in ("a", "a-b", "a/b", "A", "é") for name in "ZYa")
+    )
+    assert find_apstar_files([str(tmp_path)]) == sorted(paths)
+    assert find_apstar_files([*map(str, reversed(paths))]) == sorted(paths)
+
+
+def test_a_line_break_in_a_name_hides_no_file(tmp_path: Path, tree: Tree) -> None:
+    renamed = tree("renamed\n.fits")
+    assert find_apstar_files([str(tmp_path)]) == renamed
+    wanted = tree("apStar-r8-A\n.fits", "apStar-r8-B.fits")
+    assert find_apstar_files([str(tmp_path)]) == wanted
+
+
+def test_a_listed_file_is_not_asked_for_again(
+    tmp_path: Path, tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = tree(*(f"a/apStar-r8-{letter}.fits" for letter in "ABCDEFGH"))
+    asked: list[str] = []
+    original = os.lstat
+
+    def noting(path: str, **options: Any) -> os.stat_result:
+        asked.append(str(path))
+        return original(path, **options)
+
+    monkeypatch.setattr(os, "lstat", noting)
+    assert find_apstar_files([str(tmp_path)]) == wanted
+    assert not [path for path in asked if path.endswith(".fits")]
 
 
 def test_what_is_no_regular_file_is_left_to_the_reader(tmp_path: Path, tree: Tree) -> None:
@@ -143,6 +175,12 @@ def test_a_folder_without_apstar_names_gives_its_fits_files(tmp_path: Path) -> N
         ("nothing.txt", "names no file"),
         ("missing.txt", "2 of 3 paths do not exist, the first in line 2"),
         ("binary.lst", "not a text file"),
+        ("pipe.txt", "not a regular file"),
+        ("@pipe", "not a regular file"),
+        ("null\0", "null"),
+        ("~nobody.of.this.name/x", "no home folder of that user"),
+        ("home.txt", "no home folder of that user"),
+        ("x" * 300, "no such file or folder"),
     ],
 )
 def test_a_source_that_gives_nothing_is_named(
@@ -154,9 +192,12 @@ def test_a_source_that_gives_nothing_is_named(
     (tmp_path / "nothing.txt").write_text("# nothing\n\n")
     (tmp_path / "missing.txt").write_text("here.fits\ngone.fits\nlost.fits\n")
     (tmp_path / "binary.lst").write_bytes(b"\xff\xfe\x80")
+    (tmp_path / "home.txt").write_text("~nobody.of.this.name/x\n")
+    os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "pipe.txt")
     with pytest.raises(UsageError, match=said) as caught:
         find_apstar_files(["full", source])
-    assert source.removeprefix("@") in str(caught.value)
+    assert source.removeprefix("@") in str(caught.value) or said in str(caught.value)
 
 
 def test_a_folder_that_cannot_be_listed_is_named(

@@ -85,8 +85,39 @@ def test_a_mask_that_needs_more_is_refused(mask: np.ndarray) -> None:
     assert caught.value.reason is RejectReason.BAD_MASK
 
 
-@pytest.mark.parametrize("err", [0.0, -1.0, 1e9, np.inf, np.nan])
+@pytest.mark.parametrize("err", [0.0, -1.0, 1e9, 1e300])
 def test_no_good_pixel_is_a_reason(err: float) -> None:
     with pytest.raises(ApStarError, match="no pixel with a measurement") as caught:
         measure(np.ones(N_PIXELS), np.full(N_PIXELS, err))
     assert caught.value.reason is RejectReason.NO_GOOD_PIXELS
+
+
+@pytest.mark.parametrize(("flux", "err"), [(1.0, np.nan), (1.0, np.inf), (np.nan, 1.0), (-np.inf, np.nan)])
+def test_no_finite_pixel_is_another_reason(flux: float, err: float) -> None:
+    with pytest.raises(ApStarError, match="no pixel whose flux and error are both finite") as caught:
+        measure(np.full(N_PIXELS, flux), np.full(N_PIXELS, err))
+    assert caught.value.reason is RejectReason.NON_FINITE
+
+
+def test_nan_where_only_flux_or_only_err_is_finite_is_not_finite() -> None:
+    flux, err = np.ones((2, N_PIXELS))
+    flux[::2], err[1::2] = np.nan, np.inf
+    with pytest.raises(ApStarError) as caught:
+        measure(flux, err)
+    assert caught.value.reason is RejectReason.NON_FINITE
+
+
+def test_a_filler_among_nan_is_finite_and_no_measurement() -> None:
+    flux, err = np.full((2, N_PIXELS), np.nan)
+    flux[4000], err[4000] = 0.0, 1e10
+    with pytest.raises(ApStarError) as caught:
+        measure(flux, err)
+    assert caught.value.reason is RejectReason.NO_GOOD_PIXELS
+
+
+def test_one_measured_pixel_among_nan_is_a_spectrum() -> None:
+    flux, err = np.full((2, N_PIXELS), np.nan)
+    flux[4000], err[4000] = 5.0, 1.0
+    spectrum = measure(flux, err)
+    assert spectrum.star.n_bad_pixels == N_PIXELS - 1
+    assert_well_formed(spectrum)

@@ -1,6 +1,7 @@
 """The authors' published weights of APOGEE Net I."""
 
 import pickle
+import warnings
 from pathlib import Path
 
 import torch
@@ -77,7 +78,9 @@ def _read_state_dict(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
         raise UsageError(f"{file}: no such file; name the authors' state dict (.pt)")
     try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a strange pickle protocol, before it is refused
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise UsageError(
             f"{file}: not a torch file of weights only ({type(error).__name__}); "

@@ -12,7 +12,14 @@ import numpy as np
 from astropy.io import fits
 
 from apogee_batch.errors import ApStarError, RejectReason
-from apogee_batch.survey.byte_ranges import FIRST_READ_BYTES, MAX_FILE_BYTES, ByteSource, open_bytes
+from apogee_batch.survey.byte_ranges import (
+    FIRST_READ_BYTES,
+    MAX_FILE_BYTES,
+    ByteSource,
+    ContentHash,
+    FileContent,
+    open_bytes,
+)
 from apogee_batch.survey.fits_headers import (
     BLOCK_BYTES,
     Hdu,
@@ -21,11 +28,20 @@ from apogee_batch.survey.fits_headers import (
     check_rest,
     read_hdu,
 )
-from apogee_batch.survey.identity import describe_star, guess_apogee_id
+from apogee_batch.survey.identity import describe_star, guess_apogee_id, is_identifier
 from apogee_batch.survey.pixels import LOG10_WAVELENGTH_0, LOG10_WAVELENGTH_STEP, N_PIXELS
 from apogee_batch.survey.spectrum import AnyArray, RejectedSpectrum, Spectrum, Star, measure_spectrum
 
-__all__ = ["RejectedSpectrum", "Rows", "Spectrum", "Star", "count_spectra", "read_apstar"]
+__all__ = [
+    "FileContent",
+    "RejectedSpectrum",
+    "Rows",
+    "Spectrum",
+    "Star",
+    "count_spectra",
+    "read_apstar",
+    "read_apstar_file",
+]
 
 Rows = Literal["combined", "visits"]
 
@@ -40,7 +56,8 @@ DTYPES: dict[int, np.dtype[Any]] = {  # of BITPIX
 CONTENTS = ("flux", "err", "mask")  # of HDU 1, 2 and 3
 N_COMBINED_ROWS = 2  # combined by pixel weights and combined globally come before the visits
 GRID_TOLERANCE = 0.01 * LOG10_WAVELENGTH_STEP
-NEXT_READ_BYTES = BLOCK_BYTES + 4 * N_PIXELS  # header and combined spectrum, float32
+# Of HDU 1, 2 and 3, header and combined spectrum: behind the first read, float32, int16.
+AHEAD_BYTES = (BLOCK_BYTES, BLOCK_BYTES + 4 * N_PIXELS, BLOCK_BYTES + 2 * N_PIXELS)
 
 
 def read_apstar(
@@ -48,7 +65,7 @@ def read_apstar(
 ) -> list[Spectrum] | RejectedSpectrum:
     """Read the spectra of one file; a file that cannot be used costs that file only.
 
-    An uncompressed file is read by byte range: about 120 kB of it. What it holds beside flux, err
+    An uncompressed file is read by byte range: about 100 kB of it. What it holds beside flux, err
     and mask is not looked at.
 
     Parameters
@@ -66,11 +83,27 @@ def read_apstar(
     list of Spectrum, or RejectedSpectrum
         A file is taken whole or not at all: one visit without a good pixel rejects it.
     """
+    return read_apstar_file(path, rows=rows, known=known)[0]
+
+
+def read_apstar_file(
+    path: Path, *, rows: Rows = "combined", known: Star | None = None
+) -> tuple[list[Spectrum] | RejectedSpectrum, FileContent]:
+    """Read the spectra of one file, as `read_apstar` does, and tell what the file was.
+
+    The hash is made of what is read, while it is read: the file is not read a second time, and a change
+    behind the mask of an uncompressed file goes unseen, as it does in the spectrum.
+    """
+    content = ContentHash()
+    primary = None
     try:
-        return _read(path, rows, known)
+        with open_bytes(path, content) as source:
+            primary = _open_primary(source)
+            return _read(source, primary, rows, known), content.content()
     except ApStarError as error:
-        apogee_id = known.apogee_id if known is not None and known.apogee_id else _guess_name(path)
-        return RejectedSpectrum(str(path), apogee_id, error.reason, error.text)
+        is_known = known is not None and is_identifier(known.apogee_id)
+        apogee_id = known.apogee_id if known is not None and is_known else guess_apogee_id(path, primary)
+        return RejectedSpectrum(str(path), apogee_id, error.reason, error.text), content.content()
 
 
 def count_spectra(path: Path, *, rows: Rows) -> int:
@@ -82,22 +115,13 @@ def count_spectra(path: Path, *, rows: Rows) -> int:
         return 1
     try:
         with open_bytes(path) as source:
-            _, flux_hdu = _open_flux(source)
+            flux_hdu = _image(source, _open_primary(source).end, 1)
             return _choose_rows(path, _count_rows(path, flux_hdu), rows)[1]
     except ApStarError:
         return 1
 
 
-def _guess_name(path: Path) -> str | None:
-    """Return the name of the star that a rejected file seems to be about."""
-    try:
-        with open_bytes(path) as source:
-            return guess_apogee_id(path, read_hdu(source, 0, ahead=FIRST_READ_BYTES))
-    except ApStarError:
-        return guess_apogee_id(path, None)
-
-
-def _read(path: Path, rows: Rows, known: Star | None) -> list[Spectrum]:
+def _read(source: ByteSource, primary: Hdu, rows: Rows, known: Star | None) -> list[Spectrum]:
     """Read the spectra of one file.
 
     Raises
@@ -105,15 +129,15 @@ def _read(path: Path, rows: Rows, known: Star | None) -> list[Spectrum]:
     ApStarError
         With the reason why not.
     """
-    with open_bytes(path) as source:
-        primary, flux_hdu = _open_flux(source)
-        err_hdu = _image(source, flux_hdu.end, 2)
-        mask_hdu = _image(source, err_hdu.end, 3)
-        n_rows = _count_rows(path, flux_hdu, err_hdu, mask_hdu)
-        _check_grid(path, primary.header, flux_hdu.header)
-        first, n_spectra = _choose_rows(path, n_rows, rows)
-        arrays = _values(source, (flux_hdu, err_hdu, mask_hdu), first, n_spectra)
-        check_rest(source, mask_hdu.end)
+    path = source.path
+    flux_hdu = _image(source, primary.end, 1)
+    err_hdu = _image(source, flux_hdu.end, 2)
+    mask_hdu = _image(source, err_hdu.end, 3)
+    n_rows = _count_rows(path, flux_hdu, err_hdu, mask_hdu)
+    _check_grid(path, primary.header, flux_hdu.header)
+    first, n_spectra = _choose_rows(path, n_rows, rows)
+    arrays = _values(source, (flux_hdu, err_hdu, mask_hdu), first, n_spectra)
+    check_rest(source, mask_hdu.end)
     n_visits = max(1, n_rows - N_COMBINED_ROWS)
     star = describe_star(path, primary.header, n_visits=n_visits, known=known)
     spectra = []
@@ -123,13 +147,13 @@ def _read(path: Path, rows: Rows, known: Star | None) -> list[Spectrum]:
     return spectra
 
 
-def _open_flux(source: ByteSource) -> tuple[Hdu, Hdu]:
-    """Return the primary HDU and the one of the flux."""
+def _open_primary(source: ByteSource) -> Hdu:
+    """Return the primary HDU; raise NOT_FITS where there is none."""
     primary = read_hdu(source, 0, ahead=FIRST_READ_BYTES)
     if primary is None:
         text = "does not begin as FITS files do, with SIMPLE"
         raise ApStarError(source.path, RejectReason.NOT_FITS, text)
-    return primary, _image(source, primary.end, 1)
+    return primary
 
 
 def _image(source: ByteSource, start: int, number: int) -> Hdu:
@@ -140,7 +164,7 @@ def _image(source: ByteSource, start: int, number: int) -> Hdu:
     ApStarError
         MISSING_HDU, NOT_APSTAR, BAD_SHAPE, TOO_LARGE, TRUNCATED.
     """
-    hdu = read_hdu(source, start, ahead=BLOCK_BYTES if number == 1 else NEXT_READ_BYTES)
+    hdu = read_hdu(source, start, ahead=AHEAD_BYTES[number - 1])
     content = CONTENTS[number - 1]
     if hdu is None:
         reason = RejectReason.TRUNCATED if start > source.size() else RejectReason.MISSING_HDU
@@ -229,11 +253,12 @@ def _decode(source: ByteSource, first: int, n_spectra: int) -> list[AnyArray]:
     content = BytesIO(source.read(0, source.size()))
     wanted = slice(first, first + n_spectra)
     try:
-        with warnings.catch_warnings(), fits.open(content, memmap=False) as hdus:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            arrays = [np.atleast_2d(hdus[number].data)[wanted] for number in (1, 2, 3)]
+            with fits.open(content, memmap=False) as hdus:
+                arrays = [np.atleast_2d(hdus[number].data)[wanted] for number in (1, 2, 3)]
     except Exception as error:  # decoders have error types of their own, which they do not export
-        text = f"astropy cannot decode it: {error}"
+        text = f"astropy cannot decode it: {error!r:.300}"  # as repr, because the file may speak through it
         raise ApStarError(source.path, RejectReason.UNREADABLE, text) from error
     if any(array.shape != (n_spectra, N_PIXELS) for array in arrays):
         raise ApStarError(source.path, RejectReason.BAD_SHAPE, "an image is not what its header says")

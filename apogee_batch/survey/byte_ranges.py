@@ -1,11 +1,13 @@
-"""Ranges of bytes of a file, plain or gzip, whatever its name says."""
+"""Ranges of bytes of a file, plain or gzip, whatever its name says, hashed while they are read."""
 
-import gzip
+import hashlib
 import os
 import stat
+import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +17,47 @@ GZIP_START = b"\x1f\x8b"
 FIRST_READ_BYTES = 64 * 1024  # both first headers and the flux of a star with a few visits
 INFLATE_BYTES = 1 << 20
 MAX_FILE_BYTES = 256 << 20  # a float64 file of 500 visits
+MAX_GZIP_MEMBERS = 1 << 16  # bgzip makes one of each 64 KiB; millions of empty ones would take minutes
+ZLIB_GZIP = 31  # zlib's word for a gzip header, the largest window, and a checksum that is verified
+HASH_BYTES = 16
+
+
+@dataclass(frozen=True)
+class FileContent:
+    """What a file was when it was read.
+
+    Attributes
+    ----------
+    size : int
+        Bytes on disk (of a gzip file as it is); 0 where no regular file could be opened.
+    blake2b : str or None
+        BLAKE2b, in hexadecimal, of the ranges of bytes that were fetched from disk, each with its offset
+        and length, in order (of a gzip file as it is); None where none was. Whatever is said of a file
+        depends on its path, its size and these bytes alone. The ranges depend on the content and on the rows
+        wanted: hashes of different rows cannot be compared.
+    """
+
+    size: int
+    blake2b: str | None
+
+
+class ContentHash:
+    """Hash of a file that is made while the file is read."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._hash = hashlib.blake2b(digest_size=HASH_BYTES, usedforsecurity=False)
+        self._is_empty = True
+
+    def add(self, offset: int, content: bytes) -> None:
+        """Add a range that was fetched."""
+        self._hash.update(struct.pack("<QQ", offset, len(content)))
+        self._hash.update(content)
+        self._is_empty = False
+
+    def content(self) -> FileContent:
+        """Return what was read until now."""
+        return FileContent(self.size, None if self._is_empty else self._hash.hexdigest())
 
 
 class ByteSource(Protocol):
@@ -36,29 +79,37 @@ class FileBytes:
     request costs a wait on a network file system.
     """
 
-    def __init__(self, path: Path, descriptor: int, n_bytes: int) -> None:
+    def __init__(self, path: Path, descriptor: int, n_bytes: int, content: ContentHash | None) -> None:
         self.path = path
         self._descriptor = descriptor
         self._n_bytes = n_bytes
+        self._content = content
         self._fetched: list[tuple[int, bytes]] = []
 
     def read(self, offset: int, n_bytes: int) -> bytes:
-        """Return a range of the file."""
-        for start, content in self._fetched:
-            if start <= offset and offset + n_bytes <= start + len(content):
-                return content[offset - start : offset - start + n_bytes]
-        content = self._pread(offset, n_bytes)
+        """Return a range of the file; where its beginning is kept, only the rest of it is fetched."""
+        kept = b""
+        for start, content in reversed(self._fetched):  # later ones are longer
+            if start <= offset < start + len(content):
+                kept = content[offset - start : offset - start + n_bytes]
+                break
+        if len(kept) == n_bytes:
+            return kept
+        content = kept + self.fetch(offset + len(kept), n_bytes - len(kept))
         self._fetched.append((offset, content))
         return content
 
-    def _pread(self, offset: int, n_bytes: int) -> bytes:
-        """Return a range from the disk, which may give it in pieces."""
-        n_bytes = min(n_bytes, max(0, self._n_bytes - offset))
+    def fetch(self, offset: int, n_bytes: int) -> bytes:
+        """Return a range from the disk, which may give it in pieces, and do not keep it."""
+        start, n_bytes = offset, min(n_bytes, max(0, self._n_bytes - offset))
         pieces = []
         while n_bytes > 0 and (piece := os.pread(self._descriptor, n_bytes, offset)):
             pieces.append(piece)
             offset, n_bytes = offset + len(piece), n_bytes - len(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if self._content is not None:
+            self._content.add(start, content)
+        return content
 
     def size(self) -> int:
         """Return the size that the file system states."""
@@ -71,9 +122,13 @@ class GzipBytes:
     A few megabytes of gzip can hold gigabytes, so no more than `MAX_FILE_BYTES` are ever kept.
     """
 
-    def __init__(self, path: Path, file: gzip.GzipFile) -> None:
-        self.path = path
+    def __init__(self, file: FileBytes) -> None:
+        self.path = file.path
         self._file = file
+        self._packed = file.read(0, FIRST_READ_BYTES)  # what was fetched and is not inflated yet
+        self._offset = len(self._packed)
+        self._member = zlib.decompressobj(ZLIB_GZIP)
+        self._n_members = 1
         self._inflated = bytearray()
         self._is_at_end = False
 
@@ -91,18 +146,44 @@ class GzipBytes:
         return len(self._inflated)
 
     def _inflate(self) -> None:
-        """Inflate one more piece."""
+        """Inflate one more piece, if only to learn that there is none."""
+        if self._member.eof and not self._begin_member():
+            self._is_at_end = True
+            return
+        packed = self._packed or self._fetch()
         try:
-            piece = self._file.read(INFLATE_BYTES)
-        except EOFError as error:
-            raise ApStarError(self.path, RejectReason.TRUNCATED, "the gzip data are cut short") from error
-        except (gzip.BadGzipFile, zlib.error) as error:
-            text = f"the gzip data are damaged: {error}"
-            raise ApStarError(self.path, RejectReason.UNREADABLE, text) from error
+            piece = self._member.decompress(packed, INFLATE_BYTES)
+        except zlib.error as error:
+            raise self._damaged(str(error)) from error
+        self._packed = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+        if not (packed or piece or self._member.eof):
+            raise ApStarError(self.path, RejectReason.TRUNCATED, "the gzip data are cut short")
         self._inflated += piece
-        self._is_at_end = not piece
         if len(self._inflated) > MAX_FILE_BYTES:
             raise _too_large(self.path)
+
+    def _begin_member(self) -> bool:
+        """Go on to the next gzip member; there is none where only zeros, as tapes have them, follow."""
+        self._packed = self._packed.lstrip(b"\0")
+        while not self._packed:
+            if not (block := self._fetch()):
+                return False
+            self._packed = block.lstrip(b"\0")
+        if self._n_members == MAX_GZIP_MEMBERS:
+            raise self._damaged(f"more than {MAX_GZIP_MEMBERS} gzip members")
+        self._member = zlib.decompressobj(ZLIB_GZIP)
+        self._n_members += 1
+        return True
+
+    def _fetch(self) -> bytes:
+        """Return the next compressed bytes, none at the end of the file."""
+        block = self._file.fetch(self._offset, FIRST_READ_BYTES)
+        self._offset += len(block)
+        return block
+
+    def _damaged(self, text: str) -> ApStarError:
+        """Return the error for gzip data that cannot be inflated."""
+        return ApStarError(self.path, RejectReason.UNREADABLE, f"the gzip data are damaged: {text}")
 
 
 def _too_large(path: Path) -> ApStarError:
@@ -112,8 +193,15 @@ def _too_large(path: Path) -> ApStarError:
 
 
 @contextmanager
-def open_bytes(path: Path) -> Iterator[ByteSource]:
+def open_bytes(path: Path, content: ContentHash | None = None) -> Iterator[ByteSource]:
     """Open a file for reading by byte range; gzip is known by its first bytes.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    content : ContentHash, optional
+        Told what is read, as far as reading came.
 
     Raises
     ------
@@ -123,7 +211,7 @@ def open_bytes(path: Path) -> Iterator[ByteSource]:
     """
     descriptor = _open(path)
     try:
-        yield _source(path, descriptor)
+        yield _source(path, descriptor, content)
     except OSError as error:
         raise ApStarError(path, RejectReason.UNREADABLE, error.strerror or str(error)) from error
     finally:
@@ -133,8 +221,7 @@ def open_bytes(path: Path) -> Iterator[ByteSource]:
 def _open(path: Path) -> int:
     """Open a regular file; raise UNREADABLE for anything else."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise ApStarError(path, RejectReason.UNREADABLE, "not a regular file")
+        _check_regular(path, path.stat())
         # It may have become a pipe since: O_NONBLOCK keeps open() from waiting for a writer.
         return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
@@ -142,15 +229,22 @@ def _open(path: Path) -> int:
         raise ApStarError(path, RejectReason.UNREADABLE, text) from error
 
 
-def _source(path: Path, descriptor: int) -> ByteSource:
+def _check_regular(path: Path, status: os.stat_result) -> None:
+    """Raise UNREADABLE for a folder, pipe, socket or device."""
+    if not stat.S_ISREG(status.st_mode):
+        raise ApStarError(path, RejectReason.UNREADABLE, "not a regular file")
+
+
+def _source(path: Path, descriptor: int, content: ContentHash | None) -> ByteSource:
     """Return the bytes of an open file, as they are or inflated."""
-    n_bytes = os.fstat(descriptor).st_size
+    status = os.fstat(descriptor)
+    _check_regular(path, status)  # a device that took the place of the file would give bytes for ever
+    n_bytes = status.st_size
+    if content is not None:
+        content.size = n_bytes
     if n_bytes == 0:
         raise ApStarError(path, RejectReason.EMPTY, "the file has no bytes")
     if n_bytes > MAX_FILE_BYTES:
         raise _too_large(path)
-    plain = FileBytes(path, descriptor, n_bytes)
-    if plain.read(0, FIRST_READ_BYTES).startswith(GZIP_START):
-        file = os.fdopen(descriptor, "rb", closefd=False)
-        return GzipBytes(path, gzip.GzipFile(fileobj=file, mode="rb"))
-    return plain
+    plain = FileBytes(path, descriptor, n_bytes, content)
+    return GzipBytes(plain) if plain.read(0, FIRST_READ_BYTES).startswith(GZIP_START) else plain

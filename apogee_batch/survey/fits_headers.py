@@ -22,6 +22,8 @@ PRIMARY_START = b"SIMPLE  ="
 EXTENSION_START = b"XTENSION="
 EARLY_BYTES = 2 * BLOCK_BYTES  # what is wanted of a star comes first; after it, 18 cards a visit that are not
 MAX_HEADER_BYTES = 4 << 20  # a visit takes 1.4 kB of the primary header: 3000 visits
+MAX_KEPT_BYTES = 8 * BLOCK_BYTES  # an image of the survey has one block of header, or two
+MAX_HDUS = 100  # an apStar file has ten, and thousands would take minutes to follow
 MAX_AXES = 9
 BITPIX_VALUES = (8, 16, 32, 64, -32, -64)
 
@@ -168,7 +170,12 @@ def _convert(kind: str, content: bytes) -> CardValue:
 
 
 # The images of a survey have few different headers (one for each number of visits).
-_extension_header = lru_cache(maxsize=512)(Header)
+_known_header = lru_cache(maxsize=512)(Header)
+
+
+def _extension_header(cards: bytes) -> Header:
+    """Return the header of an extension, from memory if it is short: hundreds of long ones would fill it."""
+    return _known_header(cards) if len(cards) <= MAX_KEPT_BYTES else Header(cards)
 
 
 @dataclass(frozen=True)
@@ -265,7 +272,7 @@ def check_promise(source: ByteSource, hdu: Hdu) -> None:
 
 
 def check_rest(source: ByteSource, start: int) -> None:
-    """Check the promises of all HDUs from `start` on.
+    """Check the promises of the HDUs from `start` on.
 
     A file of whole blocks passes unread: what is cut off at a block's end lies behind the spectrum,
     and to fetch the six headers that follow it costs as many waits on a network file system.
@@ -277,6 +284,9 @@ def check_rest(source: ByteSource, start: int) -> None:
     """
     if source.size() % BLOCK_BYTES == 0:
         return
-    while (hdu := read_hdu(source, start)) is not None:
+    for _ in range(MAX_HDUS):
+        hdu = read_hdu(source, start)
+        if hdu is None:
+            return
         check_promise(source, hdu)
         start = hdu.end

@@ -14,6 +14,8 @@ ONE_METER = "apo1m"  # its stars share one location_id, whatever the field
 TELESCOPES = ("apo25m", ONE_METER, "lco25m")
 BRIGHTEST_MAGNITUDE = -9.0  # the brightest star of the sky in K is -4.2; -9.999 and -9999 mean missing
 
+MAX_SHOWN = 80  # characters of a malformed name, which may have thousands
+
 _FILE_NAME = re.compile(
     r"(?P<prefix>ap|as)Star(?P<commissioning>C?)-(?P<release>[a-z]+\d[A-Za-z\d._]*)-"
     r"(?P<apogee_id>.+?)\.fits(?:\.gz)?",
@@ -193,7 +195,7 @@ def _check_names(path: Path, star: Star) -> None:
     for name in ("apogee_id", "apstar_id", "telescope", "field"):
         text = getattr(star, name)
         if text and not is_identifier(text):
-            raise ApStarError(path, RejectReason.BAD_ID, f"{name} is {text!r}")
+            raise ApStarError(path, RejectReason.BAD_ID, f"{name} is {text[:MAX_SHOWN]!r}")
 
 
 def _prefer(known: float, found: float) -> float:

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 from astropy.io import fits
 
-from apogee_batch.files import replace_on_success, write_text
+from apogee_batch.files import write_bytes, write_table, write_text
 from apogee_batch.schema import LABEL_UNITS
 from apogee_batch.survey.populations import TELESCOPE, SimulatedStar
 from apogee_batch.survey.simulate_files import FITS_BLOCK_BYTES, apstar_path
@@ -74,8 +73,7 @@ def _write_fits(path: Path, table: npt.NDArray[np.void], *, units: dict[str, str
             data[name] = np.char.ljust(table[name], table.dtype[name].itemsize)
     headers = fits.PrimaryHDU().header.tostring() + header.tostring()
     content = headers.encode("ascii") + data.tobytes()
-    with replace_on_success(path) as temporary:
-        temporary.write_bytes(content + bytes(-len(content) % FITS_BLOCK_BYTES))
+    write_bytes(path, content + bytes(-len(content) % FITS_BLOCK_BYTES))
 
 
 def write_labels(paths: dict[str, Path], stars: Sequence[SimulatedStar]) -> None:
@@ -108,8 +106,7 @@ def write_labels(paths: dict[str, Path], stars: Sequence[SimulatedStar]) -> None
         ]
     )
     columns = list(zip(*rows["yso"], strict=True)) or [()] * len(schema)
-    with replace_on_success(paths["yso"]) as temporary:
-        pq.write_table(pa.table([pa.array(column) for column in columns], schema=schema), temporary)
+    write_table(paths["yso"], pa.table([pa.array(column) for column in columns], schema=schema))
 
 
 def write_truth(path: Path, stars: Sequence[SimulatedStar], snr: Sequence[float]) -> None:
@@ -128,5 +125,4 @@ def write_truth(path: Path, stars: Sequence[SimulatedStar], snr: Sequence[float]
         "n_visits": pa.array([star.n_visits for star in stars], pa.int32()),
         "snr": list(snr),
     }
-    with replace_on_success(path) as temporary:
-        pq.write_table(pa.table(columns), temporary)
+    write_table(path, pa.table(columns))

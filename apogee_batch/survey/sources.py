@@ -4,7 +4,8 @@ import fnmatch
 import glob
 import os
 import re
-from collections.abc import Iterator, Sequence
+import stat
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from apogee_batch.errors import UsageError
@@ -12,8 +13,13 @@ from apogee_batch.errors import UsageError
 LIST_SUFFIXES = (".txt", ".lst")
 LIST_MARK = "@"
 
-_FITS_NAME = re.compile(r".+\.fits(?:\.gz)?")
-_APSTAR_NAME = re.compile(r"(?:ap|as)StarC?-.+\.fits(?:\.gz)?")
+# Absolute path of each file, and whether it is a link. A listing tells so; to ask for every file takes
+# minutes on a network file system, and to keep `Path`s takes seconds where there are 100,000.
+Found = dict[str, bool]
+
+# DOTALL: a file whose name holds a line break would be missed without a word.
+_FITS_NAME = re.compile(r".+\.fits(?:\.gz)?", re.DOTALL)
+_APSTAR_NAME = re.compile(r"(?:ap|as)StarC?-.+\.fits(?:\.gz)?", re.DOTALL)
 
 
 def find_apstar_files(sources: Sequence[str]) -> list[Path]:
@@ -43,27 +49,45 @@ def find_apstar_files(sources: Sequence[str]) -> list[Path]:
     Links to folders are not followed inside a folder, because a link to a parent has no end. Links
     to files are.
     """
-    paths = sorted({path for source in sources for path in _expand(source)})
-    return _drop_aliases(paths)
+    found: Found = {}
+    for source in sources:
+        found |= _expand(source)
+    return _drop_aliases(found)
 
 
-def _expand(source: str) -> list[Path]:
+def _expand(source: str) -> Found:
     """Return the files of one source."""
+    if "\0" in source:  # no file system has such names, and Python stops at them in some places only
+        raise UsageError(f"{source!r}: a null character in a path; remove it")
     if source.startswith(LIST_MARK) and not os.path.lexists(source):
         return _read_list(_absolute(source[len(LIST_MARK) :]))
     path = _absolute(source)
-    if path.is_dir():
+    if _is_folder(path):
         return _list_folder(path)
     if os.path.lexists(path):
-        return _read_list(path) if path.suffix.lower() in LIST_SUFFIXES else [path]
+        return _read_list(path) if path.suffix.lower() in LIST_SUFFIXES else _one_file(path)
     if glob.has_magic(source):
         return _match_pattern(source)
     raise UsageError(f"{source}: no such file or folder; check the path")
 
 
-def _absolute(source: str | Path) -> Path:
+def _absolute(source: str, beside: Path = Path()) -> Path:
     """Return an absolute path without following links: their names tell telescope and field."""
-    return Path(os.path.abspath(Path(source).expanduser()))  # noqa: PTH100  resolve() follows links
+    try:
+        path = beside / Path(source).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{source}: no home folder of that user; write the path in full") from error
+    return Path(os.path.abspath(path))  # noqa: PTH100  resolve() follows links
+
+
+def _one_file(path: str | Path) -> Found:
+    """Return a file that was named, or matched, by itself."""
+    return {os.fspath(path): os.path.islink(path)}  # noqa: PTH114  the entries of a listing are texts
+
+
+def _is_folder(path: str | Path) -> bool:
+    """Tell whether a path leads to a folder; what cannot be followed, as a link to itself, does not."""
+    return os.path.isdir(path)  # noqa: PTH112  that of pathlib raises for a loop and for a long name
 
 
 def _walk(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -89,56 +113,60 @@ def _walk(folder: Path) -> Iterator[os.DirEntry[str]]:
             raise UsageError(text) from error
 
 
-def _list_folder(folder: Path) -> list[Path]:
+def _list_folder(folder: Path) -> Found:
     """Return the files below a folder that are named as apStar files are; if none is, its FITS files.
 
     A folder of renamed files is then read, and one of another product is rejected file by file, with reasons.
     """
-    paths = _find_below(folder, _APSTAR_NAME) or _find_below(folder, _FITS_NAME)
-    if not paths:
+    found = _find_below(folder, _APSTAR_NAME) or _find_below(folder, _FITS_NAME)
+    if not found:
         raise UsageError(
             f"{folder}: no file named apStar-*.fits, asStar-*.fits or apStarC-*.fits, and no other *.fits "
             "(or .fits.gz) in it; name the folder that holds the stars"
         )
-    return paths
+    return found
 
 
-def _find_below(folder: Path, name: re.Pattern[str]) -> list[Path]:
+def _find_below(folder: Path, name: re.Pattern[str]) -> Found:
     """Return what lies below a folder under such a name and is no link to a folder."""
-    entries = (entry for entry in _walk(folder) if name.fullmatch(entry.name))
-    return [Path(entry.path) for entry in entries if not (entry.is_symlink() and entry.is_dir())]
+    return _files(entry for entry in _walk(folder) if name.fullmatch(entry.name))
 
 
-def _match_pattern(pattern: str) -> list[Path]:
+def _files(entries: Iterable[os.DirEntry[str]]) -> Found:
+    """Return the entries that are no links to folders."""
+    links = ((entry.path, entry.is_symlink()) for entry in entries)
+    return {path: is_link for path, is_link in links if not (is_link and _is_folder(path))}
+
+
+def _match_pattern(pattern: str) -> Found:
     """Return the files that a glob pattern matches, and those in the folders that it matches."""
     absolute = _absolute(pattern)
     if "**" in absolute.parts:
         matches = _match_any_depth(absolute)
     else:
-        matches = [Path(path) for path in glob.glob(os.fspath(absolute))]  # noqa: PTH207  absolute
+        matches = {}
+        for path in glob.glob(os.fspath(absolute)):  # noqa: PTH207  absolute
+            matches |= _one_file(path)
     if not matches:
         raise UsageError(f"{pattern}: no file matches; quote the pattern and check it")
-    paths = []
-    for path in matches:
-        paths += _find_below(path, _APSTAR_NAME) if path.is_dir() else [path]
-    if not paths:
+    found: Found = {}
+    for path, is_link in matches.items():
+        found |= _find_below(Path(path), _APSTAR_NAME) if _is_folder(path) else {path: is_link}
+    if not found:
         raise UsageError(f"{pattern}: matches folders only, and no file named as apStar files are in them")
-    return paths
+    return found
 
 
-def _match_any_depth(pattern: Path) -> list[Path]:
+def _match_any_depth(pattern: Path) -> Found:
     """Return the files that match a pattern with ``**``; glob itself would follow links for ever."""
     parts = pattern.parts
     n_plain = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     root = Path(*parts[:n_plain])
-    if not root.is_dir():
-        return []
-    return [
-        Path(entry.path)
-        for entry in _walk(root)
-        if _is_match(Path(entry.path).parts[n_plain:], parts[n_plain:])
-        and not (entry.is_symlink() and entry.is_dir())
-    ]
+    if not _is_folder(root):
+        return {}
+    return _files(
+        entry for entry in _walk(root) if _is_match(Path(entry.path).parts[n_plain:], parts[n_plain:])
+    )
 
 
 def _is_match(names: Sequence[str], parts: Sequence[str]) -> bool:
@@ -154,7 +182,7 @@ def _is_match(names: Sequence[str], parts: Sequence[str]) -> bool:
     return fnmatch.fnmatchcase(names[0], parts[0]) and _is_match(names[1:], parts[1:])
 
 
-def _read_list(path: Path) -> list[Path]:
+def _read_list(path: Path) -> Found:
     """Return the paths that a text list names.
 
     Raises
@@ -162,13 +190,9 @@ def _read_list(path: Path) -> list[Path]:
     UsageError
         For a list that cannot be read, names nothing, or names what is not there.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        text = getattr(error, "strerror", None) or "not a text file in UTF-8"
-        raise UsageError(f"{path}: the list cannot be read ({text})") from error
+    lines = _read_lines(path)
     named = [(i, line.strip()) for i, line in enumerate(lines, 1) if line.strip()[:1] not in ("", "#")]
-    paths = [(i, _absolute(path.parent / Path(line).expanduser())) for i, line in named]
+    paths = [(i, _absolute(line, path.parent)) for i, line in named]
     absent = [(i, listed) for i, listed in paths if not os.path.lexists(listed)]
     if absent:
         i, first = absent[0]
@@ -178,25 +202,42 @@ def _read_list(path: Path) -> list[Path]:
         )
     if not paths:
         raise UsageError(f"{path}: the list names no file; write one path a line")
-    found: list[Path] = []
+    found: Found = {}
     for _, listed in paths:
-        found += _list_folder(listed) if listed.is_dir() else [listed]
+        found |= _list_folder(listed) if _is_folder(listed) else _one_file(listed)
     return found
 
 
-def _drop_aliases(paths: Sequence[Path]) -> list[Path]:
-    """Return each file once, by its first path, where links give it several.
+def _read_lines(path: Path) -> list[str]:
+    """Return the lines of a text list; raise UsageError where it is none."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe may never speak, /dev/zero never ends
+            raise UsageError(f"{path}: the list cannot be read (not a regular file); write it into a file")
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        text = getattr(error, "strerror", None) or "not a text file in UTF-8"
+        raise UsageError(f"{path}: the list cannot be read ({text})") from error
+
+
+def _parts(path: str) -> list[str]:
+    """Return the names in an absolute path, by which `Path`s are sorted too, but not as fast."""
+    return path.split("/")
+
+
+def _drop_aliases(found: Found) -> list[Path]:
+    """Return each file once, sorted, by its first path, where links give it several.
 
     Folders are resolved once each: to resolve every file takes ten calls of the system a star.
     """
-    folders: dict[Path, str] = {}
-    kept: dict[str, Path] = {}
-    for path in paths:
-        if path.is_symlink():
+    folders: dict[str, str] = {}
+    kept: dict[str, str] = {}
+    for path in sorted(found, key=_parts):
+        if found[path]:
             real = os.path.realpath(path)
         else:
-            if path.parent not in folders:
-                folders[path.parent] = os.path.realpath(path.parent)
-            real = f"{folders[path.parent]}/{path.name}"
+            folder, name = os.path.split(path)
+            if folder not in folders:
+                folders[folder] = os.path.realpath(folder)
+            real = os.path.join(folders[folder], name)  # noqa: PTH118  text
         kept.setdefault(real, path)
-    return list(kept.values())
+    return [Path(path) for path in kept.values()]

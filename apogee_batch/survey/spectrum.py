@@ -155,7 +155,7 @@ def measure_spectrum(path: Path, star: Star, flux: AnyArray, err: AnyArray, mask
     Raises
     ------
     ApStarError
-        NO_GOOD_PIXELS, BAD_MASK.
+        NON_FINITE, NO_GOOD_PIXELS, BAD_MASK.
     """
     with np.errstate(all="ignore"):  # NaN, 0 and 1e300 are what is looked for here
         flux32: FloatArray = flux.astype(np.float32)
@@ -165,8 +165,7 @@ def measure_spectrum(path: Path, star: Star, flux: AnyArray, err: AnyArray, mask
         ratio: FloatArray = flux32 / err32
     n_bad_pixels = int(np.count_nonzero(is_gap))
     if n_bad_pixels == N_PIXELS:
-        which = f"visit {star.visit}" if star.visit else "the spectrum"
-        raise ApStarError(path, RejectReason.NO_GOOD_PIXELS, f"{which} has no pixel with a measurement")
+        raise _without_measurement(path, star, flux, err)
     # The SNR card is a median over gaps too, where they are numbers (flux 0, err 1e10).
     is_number = is_positive & np.isfinite(ratio)
     snr = _median(ratio if is_number.all() else ratio[is_number])
@@ -174,6 +173,15 @@ def measure_spectrum(path: Path, star: Star, flux: AnyArray, err: AnyArray, mask
     np.copyto(err32, GAP_ERR, where=is_gap)
     star = replace(star, snr=snr, n_bad_pixels=n_bad_pixels)
     return Spectrum(star, flux32, err32, _narrow_mask(path, mask))
+
+
+def _without_measurement(path: Path, star: Star, flux: AnyArray, err: AnyArray) -> ApStarError:
+    """Return the error for a spectrum of gaps alone: of NaN and infinities, or of the pipeline's fillers."""
+    which = f"visit {star.visit}" if star.visit else "the spectrum"
+    if (np.isfinite(flux) & np.isfinite(err)).any():
+        return ApStarError(path, RejectReason.NO_GOOD_PIXELS, f"{which} has no pixel with a measurement")
+    text = f"{which} has no pixel whose flux and error are both finite"
+    return ApStarError(path, RejectReason.NON_FINITE, text)
 
 
 def _median(values: FloatArray) -> float:
