@@ -6,7 +6,7 @@ DEMO ?= demo
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test setup lint types layers coverage slow clean
+.PHONY: demo test setup lint types layers coverage faults slow clean
 
 demo: setup
 	$(BIN)/apogee-batch demo $(DEMO)
@@ -33,6 +33,9 @@ layers: setup
 
 coverage: setup
 	$(BIN)/python -m pytest --cov --cov-report=term
+
+faults: setup
+	$(BIN)/python -m pytest tests/faults -o addopts='-ra --strict-markers --strict-config'
 
 slow: setup
 	$(BIN)/python -m pytest -m 'slow or fault or slurm'

@@ -3,21 +3,35 @@
 What a command needs is imported when it runs, so that `--help` answers at once.
 """
 
-import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from apogee_batch import __version__
-from apogee_batch.errors import ApogeeBatchError, IncompleteRunError
-
-if TYPE_CHECKING:
-    from apogee_batch.run.config import RunConfig
+from apogee_batch.cli_options import (
+    Address,
+    BreakLock,
+    Cluster,
+    Config,
+    Device,
+    DryRun,
+    ForceNewPlan,
+    MaxBad,
+    Recipe,
+    Seed,
+    Store,
+    Workers,
+    open_view,
+    print_lines,
+    settings_of,
+)
+from apogee_batch.cli_survey import demo, simulate
+from apogee_batch.errors import ApogeeBatchError, IntegrityError
+from apogee_batch.exits import INTERRUPTED, RESUME, SignalWatch, explain_system_error, tell
 
 PROGRAM = "apogee-batch"
-INTERRUPTED = 130
 PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
 
 app = typer.Typer(**PLAIN, help="Labels of stars from SDSS/APOGEE apStar spectra: log g, Teff, [Fe/H].")
@@ -25,35 +39,6 @@ labels_app = typer.Typer(**PLAIN, help="Training labels of a store.")
 model_app = typer.Typer(**PLAIN, help="Trained networks.")
 app.add_typer(labels_app, name="labels")
 app.add_typer(model_app, name="model")
-
-Store = Annotated[Path, typer.Argument(metavar="STORE", help="Store made by 'ingest'.")]
-Config = Annotated[Path | None, typer.Option(help="TOML file with settings; flags win over it.")]
-Cluster = Annotated[str | None, typer.Option(help="serial, local or address. [default: local]")]
-Workers = Annotated[int | None, typer.Option(help="Worker processes. [default: one a core]")]
-Address = Annotated[str | None, typer.Option(help="Running scheduler, for --cluster address.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda. [default: auto]")]
-Seed = Annotated[int | None, typer.Option(help="Seed of all random numbers. [default: 0]")]
-Recipe = Annotated[str | None, typer.Option(help="robust, paper or a TOML file. [default: robust]")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
-
-
-def _settings(config: Path | None, **sections: dict[str, Any]) -> "RunConfig":
-    from apogee_batch.run.config import load_config
-
-    return load_config(config, sections)
-
-
-def _print(lines: list[str]) -> None:
-    for line in lines:
-        typer.echo(line)
-
-
-def _view() -> Any:
-    from rich.console import Console
-
-    from apogee_batch.run.progress import progress_view
-
-    return progress_view(Console())
 
 
 def _version(is_wanted: bool) -> None:
@@ -82,6 +67,12 @@ def ingest(
     allstar: Annotated[Path | None, typer.Option(help="allStar summary: decides which stars.")] = None,
     row: Annotated[str | None, typer.Option(help="combined, or visits. [default: combined]")] = None,
     shard_stars: Annotated[int | None, typer.Option(help="Stars of a shard. [default: by size]")] = None,
+    max_bad_fraction: MaxBad = None,
+    trust_mtime: Annotated[
+        bool, typer.Option("--trust-mtime", help="Do not hash files again whose size and time are as before.")
+    ] = False,
+    force_new_plan: ForceNewPlan = False,
+    break_lock: BreakLock = False,
     config: Config = None,
     cluster: Cluster = None,
     workers: Workers = None,
@@ -89,18 +80,19 @@ def ingest(
     dry_run: DryRun = False,
 ) -> None:
     """Read apStar files into a store."""
-    settings = _settings(
+    settings = settings_of(
         config,
-        ingest={"row": row, "shard_stars": shard_stars},
+        ingest={"row": row, "shard_stars": shard_stars, "max_bad_fraction": max_bad_fraction},
         cluster={"kind": cluster, "workers": workers, "address": address},
     )
     from apogee_batch.run import commands
 
-    with _view() as view:
+    going = commands.Going(force_new_plan, break_lock, trust_mtime)
+    with open_view() as view:
         lines = commands.ingest(
-            source, store, allstar=allstar, config=settings, is_dry_run=dry_run, progress=view
+            source, store, allstar=allstar, config=settings, is_dry_run=dry_run, progress=view, going=going
         )
-    _print(lines)
+    print_lines(lines)
 
 
 @labels_app.command(
@@ -117,11 +109,11 @@ def attach(
     config: Config = None,
 ) -> None:
     """Attach label tables (FITS, CSV, ECSV, Parquet, VOTable) to the stars of a store."""
-    _settings(config)
+    settings_of(config)
     from apogee_batch.run import commands
 
     tables = {"payne": payne or [], "mstar": mstar or [], "yso": yso or []}
-    _print(commands.attach(store, tables, column_map=column_map or []))
+    print_lines(commands.attach(store, tables, column_map=column_map or []))
 
 
 @app.command(epilog="\b\nExample:\n  apogee-batch train dr14.zarr --out model1")
@@ -132,21 +124,24 @@ def train(
     seed: Seed = None,
     threads: Annotated[int | None, typer.Option(help="Threads. [default: one a core]")] = None,
     device: Device = None,
+    force_new_plan: ForceNewPlan = False,
+    break_lock: BreakLock = False,
     config: Config = None,
     cluster: Cluster = None,
     address: Address = None,
 ) -> None:
     """Train the network on the labels of a store."""
-    settings = _settings(
+    settings = settings_of(
         config,
         training={"recipe": recipe, "seed": seed, "threads": threads},
         cluster={"kind": cluster, "address": address, "device": device},
     )
     from apogee_batch.run import commands
 
-    with _view() as view:
-        lines = commands.train(store, out, config=settings, progress=view)
-    _print(lines)
+    with open_view() as view:
+        going = commands.Going(force_new_plan, break_lock)
+        lines = commands.train(store, out, config=settings, progress=view, going=going)
+    print_lines(lines)
 
 
 @app.command(
@@ -166,6 +161,9 @@ def run_catalog(
     ] = None,
     recipe: Recipe = None,
     seed: Seed = None,
+    max_bad_fraction: MaxBad = None,
+    force_new_plan: ForceNewPlan = False,
+    break_lock: BreakLock = False,
     config: Config = None,
     cluster: Cluster = None,
     workers: Workers = None,
@@ -174,19 +172,25 @@ def run_catalog(
     dry_run: DryRun = False,
 ) -> None:
     """Make the catalogue of a store: train unless --model is given, infer, publish."""
-    settings = _settings(
+    settings = settings_of(
         config,
         training={"recipe": recipe, "seed": seed},
-        inference={"realizations": realizations, "seed": seed, "err_cap": err_cap},
+        inference={
+            "realizations": realizations,
+            "seed": seed,
+            "err_cap": err_cap,
+            "max_bad_fraction": max_bad_fraction,
+        },
         cluster={"kind": cluster, "workers": workers, "address": address, "device": device},
     )
     from apogee_batch.run import commands
 
-    with _view() as view:
+    with open_view() as view:
+        going = commands.Going(force_new_plan, break_lock)
         lines = commands.make_catalog(
-            store, out, model=model, config=settings, is_dry_run=dry_run, progress=view
+            store, out, model=model, config=settings, is_dry_run=dry_run, progress=view, going=going
         )
-    _print(lines)
+    print_lines(lines)
 
 
 @app.command(epilog="\b\nExample:\n  apogee-batch status run1")
@@ -195,10 +199,25 @@ def status(
     config: Config = None,
 ) -> None:
     """Say how far a run, a training or an ingest is."""
-    _settings(config)
+    settings_of(config)
     from apogee_batch.run.status import describe_status
 
-    _print(describe_status(run))
+    print_lines(describe_status(run))
+
+
+@app.command(epilog="\b\nExample:\n  apogee-batch verify run1")
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run or a model, or a store.")],
+    config: Config = None,
+) -> None:
+    """Check every byte of a run, model or store; name what is damaged."""
+    settings_of(config)
+    from apogee_batch.run.verify import verify as verify_folder
+
+    report = verify_folder(folder)
+    print_lines(report.lines)
+    if report.damages:
+        raise typer.Exit(IntegrityError.exit_code)
 
 
 @model_app.command("import", epilog="\b\nExample:\n  apogee-batch model import apogee_net.pt --out official")
@@ -208,88 +227,43 @@ def import_(
     config: Config = None,
 ) -> None:
     """Import the authors' weights (a torch state dict); the input is then raw flux."""
-    _settings(config)
+    settings_of(config)
     from apogee_batch.run import commands
 
-    _print(commands.import_model(file, out))
+    print_lines(commands.import_model(file, out))
 
 
-@app.command(epilog="\b\nExample:\n  apogee-batch simulate survey --stars 1200 --seed 1")
-def simulate(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the survey.")],
-    stars: Annotated[int, typer.Option(help="Number of stars.", min=1, max=1_000_000)] = 1200,
-    seed: Annotated[int, typer.Option(help="Seed of the survey.", min=0)] = 1,
-    config: Config = None,
-) -> None:
-    """Simulate a small survey with known labels: apStar files, allStar, label tables."""
-    _settings(config)
-    from apogee_batch.run.demo import simulate as simulate_with_progress
-
-    with _view() as view:
-        survey = simulate_with_progress(folder, n_stars=stars, seed=seed, progress=view)
-    _print([f"{stars} stars in {survey.spectra}; summary {survey.allstar}"])
-
-
-@app.command(epilog="\b\nExample:\n  apogee-batch demo demo")
-def demo(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the demo.")] = Path("demo"),
-    stars: Annotated[int, typer.Option(help="Number of stars.", min=100, max=100_000)] = 1200,
-    seed: Annotated[
-        int | None, typer.Option(help="Seed. [default: 1 for the survey, of the settings for the run]", min=0)
-    ] = None,
-    realizations: Annotated[
-        int | None, typer.Option(help="Noisy copies of each spectrum. [default: 100]")
-    ] = None,
-    config: Config = None,
-    cluster: Cluster = None,
-    workers: Workers = None,
-) -> None:
-    """Simulate a survey and make its catalogue: the whole way in some minutes."""
-    settings = _settings(
-        config,
-        training={"seed": seed},
-        inference={"realizations": realizations, "seed": seed},
-        cluster={"kind": cluster, "workers": workers},
-    )
-    from apogee_batch.run.demo import DEMO_SEED, run_demo
-
-    survey_seed = DEMO_SEED if seed is None else seed
-    with _view() as view:
-        lines = run_demo(folder, n_stars=stars, seed=survey_seed, config=settings, progress=view)
-    _print(lines)
-
-
-class Terminated(BaseException):
-    """SIGTERM came: leave as for an interruption, but with the code for a run that can be resumed."""
-
-
-def _terminate(_number: int, _frame: object) -> None:
-    raise Terminated
+app.command(epilog="\b\nExample:\n  apogee-batch simulate survey --stars 1200 --seed 1")(simulate)
+app.command(epilog="\b\nExample:\n  apogee-batch demo demo")(demo)
 
 
 def main() -> None:
     """Run the command line; what a user can mend becomes one line and an exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
+    ended = None
+    with SignalWatch() as watch:
+        ended = _run()
+    code, message = watch.ending(ended)
+    if message:
+        tell(message)
+    sys.exit(code)
+
+
+def _run() -> tuple[int, str]:
+    """Return the exit code and what there is to tell about it; a bug keeps its traceback."""
     try:
         code = app(sys.argv[1:] or ["--help"], prog_name=PROGRAM, standalone_mode=False)
     except typer.TyperException as error:
         command = getattr(getattr(error, "ctx", None), "command_path", PROGRAM)
-        _fail(f"{error.format_message().rstrip('.')}; see '{command} --help'", error.exit_code)
+        return error.exit_code, f"{error.format_message().rstrip('.')}; see '{command} --help'"
     except ApogeeBatchError as error:
-        _fail(str(error), error.exit_code)
-    except OSError as error:
-        if error.filename is None:
+        return error.exit_code, str(error)
+    except (OSError, MemoryError) as error:
+        explained = explain_system_error(error)
+        if explained is None:
             raise
-        _fail(f"{error.filename}: {error.strerror}; check its permissions and the space on the disk", 1)
-    except (KeyboardInterrupt, typer.Abort):
+        return explained
+    except typer.Abort:
         code = INTERRUPTED
-    except Terminated:
-        _fail("terminated; the same command goes on where it stopped", IncompleteRunError.exit_code)
-    if code == INTERRUPTED:
-        _fail("interrupted; the same command goes on where it stopped", INTERRUPTED)
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _fail(message: str, code: int) -> None:
-    typer.echo(f"error: {' '.join(message.split())}", err=True)
-    sys.exit(code)
+    if code == INTERRUPTED:  # also what typer makes of a KeyboardInterrupt
+        return INTERRUPTED, f"interrupted; {RESUME}"
+    return code if isinstance(code, int) else 0, ""

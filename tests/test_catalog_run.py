@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from astropy.table import Table
 
-from apogee_batch.errors import IntegrityError, UsageError
+from apogee_batch.errors import IntegrityError, LockedError, UsageError
 from apogee_batch.files import read_json, sha256_of_file
 from apogee_batch.run import commands
 from apogee_batch.run.config import RunConfig
@@ -65,7 +65,10 @@ def test_fits_and_parquet_hold_the_same(finished_run: Path) -> None:
 
 def test_the_manifest_holds_the_hashes_of_what_was_published(finished_run: Path) -> None:
     manifest = read_json(finished_run / "manifest.json")
-    assert {file["path"] for file in manifest["files"]} == set(CATALOG_FILES)
+    assert {file["path"] for file in manifest["files"]} == {
+        *CATALOG_FILES,
+        *(f"report/{name}" for name in ("kiel.png", "labels.png", "results.json", "results.txt")),
+    }
     for file in manifest["files"]:
         assert sha256_of_file(finished_run / file["path"]) == file["sha256"]
     assert sorted(p.name for p in (finished_run / "catalog").iterdir()) == ["catalog.fits", "catalog.parquet"]
@@ -159,8 +162,8 @@ def test_labels_attached_during_a_run_are_not_its_labels(
     shutil.copytree(labelled_store, store)
     begin = commands.begin_run
 
-    def begin_and_attach(*arguments: object) -> dict[str, object]:
-        plan = begin(*arguments)
+    def begin_and_attach(*arguments: object, **options: object) -> dict[str, object]:
+        plan = begin(*arguments, **options)
         commands.attach(store, {"mstar": [survey.labels["mstar"]]}, column_map=[])
         return plan
 
@@ -170,7 +173,7 @@ def test_labels_attached_during_a_run_are_not_its_labels(
     catalog = pd.read_parquet(tmp_path / "run" / "catalog" / "catalog.parquet")
     assert set(catalog["data_type"].dropna()) == {"payne", "mstar", "yso"}
     monkeypatch.undo()
-    with pytest.raises(UsageError, match="labels_sha256"):
+    with pytest.raises(UsageError, match=r"inputs_sha256\.labels"):
         make(store, tmp_path / "run", serial_config, model=model)
 
 
@@ -200,7 +203,7 @@ def test_a_model_that_changed_during_a_run_is_noticed(
         infer_shard(str(labelled_store), str(tmp_path), str(finished_run / "model"), settings, 0)
 
 
-def test_a_catalogue_of_other_stars_is_not_published(
+def test_tables_of_a_run_that_were_changed_are_copied_again(
     labelled_store: Path, finished_run: Path, serial_config: RunConfig, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -208,8 +211,9 @@ def test_a_catalogue_of_other_stars_is_not_published(
     stars = run / "inputs" / "stars.parquet"
     table = pq.read_table(stars)
     pq.write_table(table.slice(0, 47), stars)
-    with pytest.raises(IntegrityError, match="do not hold the 47 stars"):
-        make(labelled_store, run, serial_config)
+    make(labelled_store, run, serial_config)
+    assert bytes_of(run) == bytes_of(finished_run)
+    assert stars.read_bytes() == (finished_run / "inputs" / "stars.parquet").read_bytes()
 
 
 def test_a_folder_of_something_else_is_refused(
@@ -247,7 +251,7 @@ def test_a_lost_part_stops_the_publication(
     shutil.copytree(finished_run, run)
     before = (run / "manifest.json").read_bytes()
     (run / "parts" / "part-00001.parquet").unlink()
-    monkeypatch.setattr("apogee_batch.run.catalog_run.run_shards", lambda *_: None)
+    monkeypatch.setattr("apogee_batch.run.catalog_run.run_shards", lambda *_, **__: None)
     with pytest.raises(IntegrityError, match=r"part-00001\.parquet"):
         make(labelled_store, run, serial_config)
     assert (run / "manifest.json").read_bytes() == before
@@ -319,3 +323,25 @@ def test_one_star_at_two_releases_is_two_flagged_rows(
     assert len(twice) == 2
     assert ((catalog["flags"] & 64) != 0).sum() == 2
     assert ((twice["flags"] & 64) != 0).all()
+
+
+def test_a_run_whose_lock_was_taken_away_stops_at_the_next_shard(
+    labelled_store: Path, finished_run: Path, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+
+    class Thief(SilentView):
+        def advance(self, n: int, note: str = "") -> None:
+            (run / "lock").write_text('{"host": "elsewhere", "pid": 1}')
+
+    with pytest.raises(LockedError, match="another process has taken this lock"):
+        commands.make_catalog(
+            labelled_store,
+            run,
+            model=finished_run / "model",
+            config=serial_config,
+            is_dry_run=False,
+            progress=Thief(),
+        )
+    assert len(list((run / "ledger").iterdir())) == 1
+    assert "elsewhere" in (run / "lock").read_text()

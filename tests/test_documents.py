@@ -109,6 +109,12 @@ def test_every_room_that_contributors_are_sent_to_exists() -> None:
     assert not missing
 
 
+def test_the_table_of_faults_names_every_fault_test_and_no_other() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text("utf-8")
+    named = set(re.findall(r"`(test_\w+\.py)`", page))
+    assert named == {path.name for path in ROOT.glob("tests/faults/test_*.py")}
+
+
 def defined_names(module: Path) -> set[str]:
     """Names that a module defines or imports, without running it."""
     tree = ast.parse(module.read_text("utf-8"))

@@ -67,11 +67,31 @@ def test_a_bad_file_costs_its_row_and_is_listed(
     paths[3].write_bytes(paths[3].read_bytes()[:20_000])
     paths[20].write_bytes(b"")
     paths[30].write_bytes(b"hello, this is no FITS file" * 300)
-    lines = ingest([folder], tmp_path / "s.zarr", serial_config)
+    with pytest.raises(TooManyBadInputsError, match=r"[23] of 48 files.*--max-bad-fraction 0\.0[57] goes on"):
+        ingest([folder], tmp_path / "s.zarr", serial_config)
+    lines = ingest([folder], tmp_path / "s.zarr", accept_bad(serial_config))
     assert "1 EMPTY, 1 NOT_FITS, 1 TRUNCATED" in " ".join(lines)
     rejects = read_table(table_path(tmp_path / "s.zarr", "rejects")).to_pylist()
     assert {reject["path"] for reject in rejects} == {str(paths[i]) for i in (3, 20, 30)}
     assert len(read_stars(tmp_path / "s.zarr")) == 45
+
+
+def accept_bad(config: RunConfig, fraction: float = 1.0) -> RunConfig:
+    return config.model_copy(
+        update={"ingest": config.ingest.model_copy(update={"max_bad_fraction": fraction})}
+    )
+
+
+def test_one_bad_file_never_stops_an_ingest_unless_none_is_accepted(
+    survey: SimulatedSurvey, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    for path in find_apstar_files([str(survey.spectra)])[:3]:
+        shutil.copy(path, tmp_path / "in")
+    (tmp_path / "in" / "apStar-r8-2M00000000+0000000.fits").write_bytes(b"")
+    with pytest.raises(TooManyBadInputsError, match=r"1 of 4 files.*1 EMPTY; the first is .*2M00000000"):
+        ingest([tmp_path / "in"], tmp_path / "s.zarr", accept_bad(serial_config, 0.0))
+    assert "3 spectra; 4 files read" in ingest([tmp_path / "in"], tmp_path / "s.zarr", serial_config)[0]
 
 
 def test_two_files_of_one_name_give_one_row_and_a_reject(
@@ -82,9 +102,27 @@ def test_two_files_of_one_name_give_one_row_and_a_reject(
         (tmp_path / name).mkdir()
         shutil.copy(first, tmp_path / name / first.name)
     lines = ingest([tmp_path / "a", tmp_path / "b"], tmp_path / "s.zarr", serial_config)
-    assert "1 DUPLICATE_STAR" in " ".join(lines)
+    assert "1 DUPLICATE_FILE" in " ".join(lines)
     rejects = read_table(table_path(tmp_path / "s.zarr", "rejects")).to_pylist()
     assert rejects[0]["path"] == str(tmp_path / "b" / first.name)
+    assert rejects[0]["text"] == f"has the content of {tmp_path / 'a' / first.name}"
+
+
+def test_another_file_of_a_star_is_no_copy(
+    survey: SimulatedSurvey, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    first = find_apstar_files([str(survey.spectra)])[0]
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        shutil.copy(first, tmp_path / name / first.name)
+    other = tmp_path / "b" / first.name
+    content = other.read_bytes()
+    assert b"conforms to FITS" in content
+    other.write_bytes(content.replace(b"conforms to FITS", b"CONFORMS TO FITS", 1))
+    ingest([tmp_path / "a", tmp_path / "b"], tmp_path / "s.zarr", serial_config)
+    rejects = read_table(table_path(tmp_path / "s.zarr", "rejects")).to_pylist()
+    assert [reject["reason"] for reject in rejects] == ["DUPLICATE_STAR"]
+    assert rejects[0]["text"].startswith(f"{tmp_path / 'a' / first.name} is apogee.")
 
 
 def test_a_second_ingest_appends_and_moves_nothing(
@@ -184,7 +222,7 @@ def test_a_ledger_without_a_shard_is_noticed(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("apogee_batch.run.ingest.run_shards", lambda *_: None)
+    monkeypatch.setattr("apogee_batch.run.ingest.run_shards", lambda *_, **__: None)
     with pytest.raises(IntegrityError, match=r"shards \[0, 1, 2\] of ingest 0001 are not in the ledger"):
         ingest([survey.spectra], tmp_path / "s.zarr", serial_config)
 
@@ -228,7 +266,7 @@ def test_an_append_never_drops_stars_whose_part_is_gone(
     shutil.copytree(labelled_store, store)
     shutil.copy(find_apstar_files([str(survey.spectra)])[0], extra)
     (store / "ingest" / "0001" / "parts" / "stars-00001.parquet").unlink()
-    monkeypatch.setattr("apogee_batch.run.commands.damaged_ingests", lambda _: [])
+    monkeypatch.setattr("apogee_batch.run.ingest_command.damaged_ingests", lambda _, **__: [])
     with pytest.raises(IntegrityError, match=r"shards \[1\] of ingest 0001"):
         ingest([extra], store, serial_config)
     assert read_stars(store).equals(read_stars(labelled_store))
@@ -241,7 +279,7 @@ def test_counts_that_do_not_add_up_are_noticed(
         return reject_table(rejects[1:])
 
     (tmp_path / "apStar-r8-2M00000000+0000000.fits").write_bytes(b"")
-    monkeypatch.setattr("apogee_batch.run.ingest.reject_table", forget_a_reject)
+    monkeypatch.setattr("apogee_batch.run.ingest_task.reject_table", forget_a_reject)
     paths = find_apstar_files([str(survey.spectra)])[:3]
     with pytest.raises(IntegrityError, match=r"\(3, 3, 0\) in its parts, but should be \(4, 3, 1\)"):
         ingest([*paths, tmp_path / "apStar-r8-2M00000000+0000000.fits"], tmp_path / "s.zarr", serial_config)
@@ -362,7 +400,7 @@ def test_real_files_reproduce_their_snr_cards(
 def test_other_products_are_rejected_for_reasons_of_their_own(
     shared_data: Path, serial_config: RunConfig, tmp_path: Path
 ) -> None:
-    with pytest.raises(TooManyBadInputsError, match="1 BAD_SHAPE, 1 NOT_APSTAR"):
-        ingest([shared_data / "not-apstar"], tmp_path / "s.zarr", serial_config)
+    with pytest.raises(TooManyBadInputsError, match=r"none of the 2 files .* 1 BAD_SHAPE, 1 NOT_APSTAR"):
+        ingest([shared_data / "not-apstar"], tmp_path / "s.zarr", accept_bad(serial_config))
     rejects = read_table(table_path(tmp_path / "s.zarr", "rejects")).to_pylist()
     assert len(rejects) == len({reject["reason"] for reject in rejects}) == 2

@@ -4,14 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from apogee_batch.errors import IntegrityError
-from apogee_batch.run.ledger import Ledger, ShardReport, describe_file
+from apogee_batch.files import write_bytes
+from apogee_batch.run.ledger import Ledger, ShardReport, WrittenFile, find_damage, relative_digest
 
 
 def report(base: Path, shard: int, content: bytes) -> ShardReport:
-    path = base / f"part-{shard}"
-    path.write_bytes(content)
-    return ShardReport(shard, 5, 4, 1, (describe_file(path, base),), 0.5, "host", {"device": "cpu"})
+    written = write_bytes(base / f"part-{shard}", content)
+    return ShardReport(shard, 5, 4, 1, (relative_digest(written, base),), 0.5, "host", {"device": "cpu"})
 
 
 def test_what_is_committed_comes_back(tmp_path: Path) -> None:
@@ -40,7 +39,47 @@ def test_entries_of_another_key_do_not_count(tmp_path: Path) -> None:
     assert Ledger(tmp_path / "ledger", tmp_path, "other").done() == {}
 
 
-def test_a_damaged_entry_is_named(tmp_path: Path) -> None:
-    (tmp_path / "00000.json").write_text("{")
-    with pytest.raises(IntegrityError, match=r"00000\.json: damaged ledger entry"):
-        Ledger(tmp_path, tmp_path, "key").entries()
+def damage(path: Path, how: str) -> None:
+    text = path.read_text()
+    changed = {
+        "cut": text[:-10],
+        "emptied": "",
+        "changed": text.replace('"n_stars": 4', '"n_stars": 5'),
+        "key": text.replace('"key": "key"', '"key": "kez"'),
+        "another's": path.with_name("00000.json").read_text(),
+        "no object": "[]",
+    }
+    path.write_text(changed[how])
+
+
+@pytest.mark.parametrize("how", ["cut", "emptied", "changed", "key", "another's", "no object"])
+def test_a_damaged_entry_counts_as_none_and_is_named(tmp_path: Path, how: str) -> None:
+    ledger = Ledger(tmp_path / "ledger", tmp_path, "key")
+    for shard in (0, 1):
+        ledger.commit(report(tmp_path, shard, b"x"))
+    assert ledger.damaged() == []
+    damage(tmp_path / "ledger" / "00001.json", how)
+    assert set(ledger.done()) == {0}
+    assert ledger.entry(1) is None
+    assert ledger.damaged() == [tmp_path / "ledger" / "00001.json"]
+
+
+def test_one_entry_is_read_alone(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger", tmp_path, "key")
+    ledger.commit(report(tmp_path, 7, b"x"))
+    found = ledger.entry(7)
+    assert found is not None
+    assert found.n_stars == 4
+    assert ledger.entry(8) is None
+    assert Ledger(tmp_path / "ledger", tmp_path, "other").entry(7) is None
+
+
+def test_the_damage_of_a_file_is_told(tmp_path: Path) -> None:
+    written = relative_digest(write_bytes(tmp_path / "a", b"abc"), tmp_path)
+    assert find_damage(written, tmp_path) is None
+    (tmp_path / "a").write_bytes(b"abd")
+    assert find_damage(written, tmp_path) == "has other bytes than were written"
+    assert find_damage(written, tmp_path, check_bytes=False) is None
+    (tmp_path / "a").write_bytes(b"ab")
+    assert find_damage(written, tmp_path) == "has 2 bytes, not 3"
+    assert find_damage(WrittenFile("b", 0, ""), tmp_path) == "is missing"

@@ -5,7 +5,16 @@ from pathlib import Path
 import pytest
 
 from apogee_batch.errors import IntegrityError, UsageError
-from apogee_batch.run.plan import compare_plans, read_plan, run_id, settle_plan, software_versions
+from apogee_batch.files import read_json, write_json
+from apogee_batch.run.plan import (
+    compare_plans,
+    read_plan,
+    run_id,
+    set_aside,
+    settle_plan,
+    software_versions,
+    write_plan,
+)
 
 PLAN = {"kind": "run-catalog", "seed": 1, "software": {"torch": "2.13.0"}, "labels": None}
 
@@ -37,6 +46,52 @@ def test_a_damaged_plan_is_told(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text('{"kind": ')
     with pytest.raises(IntegrityError, match="damaged plan"):
         read_plan(tmp_path)
+
+
+def test_a_plan_that_was_changed_is_damaged(tmp_path: Path) -> None:
+    write_plan(tmp_path, PLAN)
+    write_json(tmp_path / "plan.json", read_json(tmp_path / "plan.json") | {"seed": 2})
+    with pytest.raises(IntegrityError, match="its hash is not its run_id"):
+        read_plan(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", None])
+def test_a_lost_plan_is_written_again_where_the_ledger_is_its_own(
+    tmp_path: Path, content: str | None
+) -> None:
+    settle_plan(tmp_path, PLAN)
+    write_json(tmp_path / "ledger" / "00000.json", {"key": f"{run_id(PLAN)} model"})
+    (tmp_path / "plan.json").unlink()
+    if content is not None:
+        (tmp_path / "plan.json").write_text(content)
+    other = IntegrityError if content else UsageError
+    with pytest.raises(other, match=r"damaged plan|not of this program"):
+        settle_plan(tmp_path, PLAN | {"seed": 2})
+    assert settle_plan(tmp_path, PLAN) == run_id(PLAN)
+    assert read_plan(tmp_path) == PLAN
+
+
+def test_more_is_said_of_a_difference_where_a_stage_knows_more(tmp_path: Path) -> None:
+    settle_plan(tmp_path, PLAN)
+    with pytest.raises(UsageError, match=r"3 files added \(x\.fits\); seed: 1 -> 2.*--force-new-plan"):
+        settle_plan(tmp_path, PLAN | {"seed": 2}, explain=lambda: ["3 files added (x.fits)"])
+
+
+def test_a_run_is_set_aside_whole_and_its_plan_last(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert set_aside(run, PLAN) is None
+    settle_plan(run, PLAN)
+    assert set_aside(run, PLAN) is None
+    for other in ({"seed": 2}, {"seed": 1}, {"seed": 2}):
+        (run / "parts").mkdir()
+        (run / "parts" / "p").write_text(str(read_plan(run)))
+        (run / "lock").write_text("held")
+        aside = set_aside(run, PLAN | other)
+        assert aside is not None
+        assert sorted(path.name for path in aside.iterdir()) == ["parts", "plan.json"]
+        assert (run / "lock").exists()
+        settle_plan(run, PLAN | other)
+    assert len(list(run.glob("old-*"))) == 3
 
 
 def test_the_versions_that_numbers_depend_on_are_known() -> None:

@@ -79,4 +79,5 @@ def test_a_log_is_json_lines_with_the_error_that_ended_it(tmp_path: Path) -> Non
     assert [line["message"] for line in lines] == ["begin", "reading ä.fits", "stopped: no such thing"]
     assert "Traceback" in lines[-1]["traceback"]
     assert lines[0]["time"].endswith("Z")
-    assert not logging.getLogger("apogee_batch").handlers
+    handlers = logging.getLogger("apogee_batch").handlers
+    assert all(isinstance(handler, logging.NullHandler) for handler in handlers)

@@ -17,9 +17,9 @@ from apogee_batch.store.spectra import (
     StoreInfo,
     choose_shard_stars,
     create_store,
-    extend_store,
     open_store,
     read_spectra,
+    resize_store,
     shard_files,
     write_shard,
 )
@@ -95,12 +95,26 @@ def test_a_shard_of_all_zero_masks_is_written_too(store: StoreInfo) -> None:
 def test_appending_does_not_touch_what_is_written(store: StoreInfo) -> None:
     flux = fill(store, 0, [0])
     before = [path.read_bytes() for path in shard_files(store.path, 0)]
-    longer = extend_store(store.path, n_rows=3 * SHARD)
+    longer = resize_store(store.path, n_rows=3 * SHARD)
     assert (longer.n_rows, longer.n_shards) == (3 * SHARD, 3)
     fill(longer, 2, [0], seed=2)
     assert [path.read_bytes() for path in shard_files(store.path, 0)] == before
     np.testing.assert_array_equal(read_spectra(longer, np.array([0])).flux, flux)
-    assert extend_store(store.path, n_rows=5).n_rows == 3 * SHARD
+
+
+def test_a_shorter_axis_loses_the_shards_beyond_it(store: StoreInfo) -> None:
+    fill(store, 0, [0])
+    fill(store, 1, [0], seed=1)
+    assert resize_store(store.path, n_rows=SHARD).n_shards == 1
+    assert [path.exists() for path in shard_files(store.path, 1)] == [False, False, False]
+    assert all(path.exists() for path in shard_files(store.path, 0))
+
+
+def test_the_bytes_of_a_shard_do_not_depend_on_its_place(store: StoreInfo) -> None:
+    fill(store, 0, [0, 4])
+    fill(store, 1, [0, 4])
+    for first, last in zip(shard_files(store.path, 0), shard_files(store.path, 1), strict=True):
+        assert first.read_bytes() == last.read_bytes()
 
 
 def test_xarray_shows_stars_and_wavelengths_without_a_warning(store: StoreInfo) -> None:
@@ -144,7 +158,9 @@ def test_what_is_no_store_is_told(tmp_path: Path) -> None:
 
 def test_a_lost_array_is_named(store: StoreInfo) -> None:
     shutil.rmtree(store.path / "err")
-    with pytest.raises(IntegrityError, match="has lost its arrays err"):
+    with pytest.raises(
+        IntegrityError, match=r"zarr\.json of its arrays err is missing or damaged; any 'apogee-batch ingest'"
+    ):
         open_store(store.path)
 
 

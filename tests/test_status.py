@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from apogee_batch.errors import UsageError
-from apogee_batch.files import read_json, write_json
+from apogee_batch.errors import IntegrityError, UsageError
+from apogee_batch.files import read_sealed_json, write_sealed_json
+from apogee_batch.run.plan import read_plan, write_plan
 from apogee_batch.run.status import describe_status
 
 
@@ -44,14 +45,13 @@ def test_a_run_says_in_which_stage_it_is(run: Path) -> None:
 
 def test_a_run_counts_only_what_was_made_with_its_own_model(run: Path) -> None:
     entry = run / "ledger" / "00001.json"
-    values = read_json(entry)
-    write_json(entry, values | {"key": f"{values['key'].split()[0]} {'0' * 64}"})
+    values = read_sealed_json(entry)
+    write_sealed_json(entry, values | {"key": f"{values['key'].split()[0]} {'0' * 64}"})
     assert "infer: 2 of 3 shards committed, 32 stars" in told(run)
 
 
 def test_a_run_with_a_given_model_needs_none_in_its_folder(run: Path) -> None:
-    plan = read_json(run / "plan.json")
-    write_json(run / "plan.json", plan | {"model": {"given": "0" * 64}})
+    write_plan(run, (read_plan(run) or {}) | {"model": {"given": "0" * 64}})
     assert "infer: 0 of 3 shards committed, 0 stars" in told(run)
     assert "train" not in told(run).replace("training", "")
 
@@ -85,5 +85,8 @@ def test_an_ingest_that_was_killed_is_described(store: Path) -> None:
 
 def test_a_plan_of_another_program_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text('{"kind": "holiday"}')
+    with pytest.raises(IntegrityError, match="none of this program"):
+        describe_status(tmp_path)
+    write_plan(tmp_path, {"kind": "holiday"})
     with pytest.raises(UsageError, match="neither a run nor a store"):
         describe_status(tmp_path)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from apogee_batch.files import write_json
 from apogee_batch.network.checkpoint import load_checkpoint, load_tensors, save_checkpoint
 from apogee_batch.network.header import CheckpointHeader
 from apogee_batch.network.metrics import METRICS_FILE, append_metrics
@@ -16,6 +15,7 @@ from apogee_batch.network.state import EpochMetrics
 from apogee_batch.run import train
 from apogee_batch.run.clusters import SerialExecutor, Workers
 from apogee_batch.run.config import RunConfig
+from apogee_batch.run.plan import write_plan
 from apogee_batch.run.progress import SilentView
 from apogee_batch.run.train import plan_training, run_training
 
@@ -106,11 +106,11 @@ def test_threads_are_those_that_were_begun_or_planned(
     monkeypatch.setattr(train, "available_cores", lambda: 64)
     run = tmp_path / "run"
     assert threads(labelled_store, run / "model", serial_config) == 64
-    write_json(run / "plan.json", {"kind": "run-catalog", "model": {"given": "0"}})
+    write_plan(run, {"kind": "run-catalog", "model": {"given": "0"}})
     assert threads(labelled_store, run / "model", serial_config) == 64
-    write_json(run / "plan.json", {"kind": "run-catalog", "model": {"trained": {"threads": 3}}})
+    write_plan(run, {"kind": "run-catalog", "model": {"trained": {"threads": 3}}})
     assert threads(labelled_store, run / "model", serial_config) == 3
-    write_json(run / "model" / "plan.json", {"kind": "train", "threads": 5})
+    write_plan(run / "model", {"kind": "train", "threads": 5})
     assert threads(labelled_store, run / "model", serial_config) == 5
     assert threads(labelled_store, run / "model", serial_config, wanted=7) == 7
 

@@ -5,13 +5,13 @@ and nulls is written for all of them at once; see `annotations`.
 """
 
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 from astropy.io import fits
 
 from apogee_batch.catalog.annotations import (
@@ -25,7 +25,7 @@ from apogee_batch.catalog.annotations import (
     votable_header,
 )
 from apogee_batch.errors import IntegrityError
-from apogee_batch.files import replace_on_success
+from apogee_batch.files import FileDigest, write_bytes, write_table
 from apogee_batch.schema import Column, arrow_schema, catalog_columns, catalog_version
 
 ROW_GROUP_SIZE = 65536  # rows; a reader that wants a few stars decompresses some megabytes
@@ -36,7 +36,7 @@ _CHECKSUM_COMMENT = "of this extension"  # astropy would write the date here
 
 def write_parquet(
     table: Any, path: Path, *, metadata: Mapping[str, str], staging: Path | None = None
-) -> None:
+) -> FileDigest:
     """Write the catalogue as one Parquet file.
 
     Missing values are nulls. Units, UCDs and descriptions are in the metadata of the fields, and
@@ -64,17 +64,13 @@ def write_parquet(
         "IVOA.VOTable-Parquet.version": VOPARQUET_VERSION,
         "IVOA.VOTable-Parquet.content": votable_header(widths, checked.num_rows),
     }
-    with replace_on_success(path, staging=staging) as temporary:
-        pq.write_table(
-            checked.replace_schema_metadata(of_file),
-            temporary,
-            row_group_size=ROW_GROUP_SIZE,
-            compression="zstd",
-            write_page_checksum=True,
-        )
+    described_table = checked.replace_schema_metadata(of_file)
+    return write_table(path, described_table, staging=staging, row_group_size=ROW_GROUP_SIZE)
 
 
-def write_fits(table: Any, path: Path, *, metadata: Mapping[str, str], staging: Path | None = None) -> None:
+def write_fits(
+    table: Any, path: Path, *, metadata: Mapping[str, str], staging: Path | None = None
+) -> FileDigest:
     """Write the catalogue as a FITS binary table.
 
     Missing floats are NaN, missing integers TNULL, missing texts begin with NUL, as the FITS standard
@@ -106,8 +102,9 @@ def write_fits(table: Any, path: Path, *, metadata: Mapping[str, str], staging: 
     for part in (primary, hdu):
         part.add_datasum(when=_CHECKSUM_COMMENT)
         part.add_checksum(when=_CHECKSUM_COMMENT, override_datasum=True)
-    with replace_on_success(path, staging=staging) as temporary:
-        fits.HDUList([primary, hdu]).writeto(temporary, output_verify="exception")
+    content = BytesIO()
+    fits.HDUList([primary, hdu]).writeto(content, output_verify="exception")
+    return write_bytes(path, content.getbuffer(), staging=staging)
 
 
 def _checked(table: Any) -> Any:

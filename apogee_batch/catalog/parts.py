@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from apogee_batch.catalog.flags import compute_flags, has_prediction
 from apogee_batch.errors import IntegrityError
-from apogee_batch.files import replace_on_success
+from apogee_batch.files import FileDigest, write_table
 from apogee_batch.schema import (
     LABEL_NAMES,
     N_LABELS,
@@ -94,7 +94,7 @@ def build_part(
     return part.take(pa.array(np.argsort(rows))).replace_schema_metadata(_row_metadata(rows))
 
 
-def write_part(path: Path, table: Any, *, staging: Path | None = None) -> None:
+def write_part(path: Path, table: Any, *, staging: Path | None = None) -> FileDigest:
     """Write what `build_part` built, whole or not at all; pages carry checksums.
 
     Parameters
@@ -106,8 +106,7 @@ def write_part(path: Path, table: Any, *, staging: Path | None = None) -> None:
     staging : Path, optional
         Folder for the unfinished file, where `path`'s own must hold nothing but parts.
     """
-    with replace_on_success(path, staging=staging) as temporary:
-        pq.write_table(table.combine_chunks(), temporary, compression="zstd", write_page_checksum=True)
+    return write_table(path, table.combine_chunks(), staging=staging)
 
 
 def read_parts(paths: Sequence[Path]) -> Any:

@@ -52,7 +52,7 @@ def render_model_card(header: CheckpointHeader, sha256: str) -> str:
 def _origin(header: CheckpointHeader) -> str:
     if header.origin == "official":
         return "The weights are those that the authors published; they were imported, not trained here."
-    n_train = ", ".join(f"{n} {kind}" for kind, n in header.n_train.items())
+    n_train = ", ".join(f"{n} {kind}" for kind, n in sorted(header.n_train.items()))
     return f"Trained with the recipe `{(header.recipe or {}).get('name')}` on {n_train} stars."
 
 
@@ -81,14 +81,14 @@ def _labels(header: CheckpointHeader) -> str:
 
 
 def _training(header: CheckpointHeader) -> str:
-    by_type = ", ".join(f"{kind} {loss:.4f}" for kind, loss in header.dev_loss_by_type.items())
+    by_type = ", ".join(f"{kind} {loss:.4f}" for kind, loss in sorted(header.dev_loss_by_type.items()))
     facts: dict[str, object] = {
         "dev loss (mean squared error of standardised labels)": f"{header.dev_loss:.4f} ({by_type})",
         "seed": header.seed,
         "device": header.device,
         "sha256 of the training set": header.training_set_hash,
     }
-    settings = "\n".join(f"{name} = {value!r}" for name, value in (header.recipe or {}).items())
+    settings = "\n".join(f"{name} = {value!r}" for name, value in sorted((header.recipe or {}).items()))
     return f"{_list(facts)}\n\nRecipe:\n\n```\n{settings}\n```"
 
 

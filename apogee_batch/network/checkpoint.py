@@ -2,19 +2,20 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from apogee_batch.errors import IntegrityError, UsageError
 from apogee_batch.files import (
     canonical_json,
     read_json,
-    replace_on_success,
     sha256_of_file,
     sha256_of_text,
+    write_bytes,
     write_json,
 )
 from apogee_batch.network.header import FORMAT_VERSION, CheckpointHeader
@@ -25,6 +26,7 @@ from apogee_batch.network.state import Progress, TrainingState
 MODEL_FILE = "model.safetensors"
 HEADER_FILE = "model.json"
 STATE_FILE = "state.json"
+REMEDY = "put a copy of it back, or remove the model's folder and train again"
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,8 @@ def save_checkpoint(folder: Path, weights: dict[str, Tensor], header: Checkpoint
     str
         The model's sha256, as `load_checkpoint` gives it.
     """
-    with replace_on_success(folder / MODEL_FILE) as temporary:
-        save_file({name: tensor.contiguous().cpu() for name, tensor in weights.items()}, temporary)
-        weights_sha256 = sha256_of_file(temporary)
-    sha256 = _sha256_of_model(header, weights_sha256)
+    weights_sha256 = write_bytes(folder / MODEL_FILE, _to_bytes(weights)).sha256
+    sha256 = _sha256_of_model(header.to_json(), weights_sha256)
     write_json(
         folder / HEADER_FILE,
         {"header": header.to_json(), "weights_sha256": weights_sha256, "sha256": sha256},
@@ -107,13 +107,18 @@ def load_checkpoint(folder: Path, *, device: str = "cpu") -> Checkpoint:
     try:
         saved = read_json(header_path)
         header_json, weights_sha256, sha256 = saved["header"], saved["weights_sha256"], saved["sha256"]
-        if not weights_path.is_file() or sha256_of_file(weights_path) != weights_sha256:
-            raise IntegrityError(f"{weights_path} is missing or damaged (its sha256 is not the one noted)")
         header = CheckpointHeader.from_json(header_json)
-    except (ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"{header_path} is damaged: {error!r}") from error
-    if _sha256_of_model(header, weights_sha256) != sha256:
-        raise IntegrityError(f"{header_path} was changed after it was written (its sha256 differs)")
+        is_whole = _sha256_of_model(header_json, weights_sha256) == sha256
+    except IntegrityError as error:
+        raise IntegrityError(f"{header_path}: {error}; {REMEDY}") from error
+    except (AttributeError, ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"{header_path} is damaged: {error!r}; {REMEDY}") from error
+    if not is_whole:
+        raise IntegrityError(f"{header_path} was changed after it was written (its sha256 differs); {REMEDY}")
+    if not weights_path.is_file() or sha256_of_file(weights_path) != weights_sha256:
+        raise IntegrityError(
+            f"{weights_path} is missing or damaged (its sha256 is not the one noted); {REMEDY}"
+        )
     return Checkpoint(build_model(load_tensors(weights_path), device=device), header, sha256)
 
 
@@ -140,8 +145,14 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _sha256_of_model(header: CheckpointHeader, weights_sha256: str) -> str:
-    return sha256_of_text(canonical_json({"header": header.to_json(), "weights": weights_sha256}))
+def _to_bytes(tensors: dict[str, Tensor]) -> bytes:
+    """Return tensors in the safetensors format."""
+    content: bytes = save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
+    return content
+
+
+def _sha256_of_model(header: dict[str, Any], weights_sha256: str) -> str:
+    return sha256_of_text(canonical_json({"header": header, "weights": weights_sha256}))
 
 
 def save_state(folder: Path, state: TrainingState) -> None:
@@ -157,9 +168,7 @@ def save_state(folder: Path, state: TrainingState) -> None:
     state : TrainingState
     """
     path = folder / f"state-{state.progress.epoch:06d}.safetensors"
-    with replace_on_success(path) as temporary:
-        save_file({name: tensor.contiguous().cpu() for name, tensor in state.tensors.items()}, temporary)
-        sha256 = sha256_of_file(temporary)
+    sha256 = write_bytes(path, _to_bytes(state.tensors)).sha256
     write_json(
         folder / STATE_FILE,
         {

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib.style
@@ -14,7 +15,7 @@ from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
-from apogee_batch.files import replace_on_success
+from apogee_batch.files import write_bytes
 from apogee_batch.schema import DoubleArray
 
 DPI = 180
@@ -69,8 +70,9 @@ def save_figure(path: Path, width_in: float, height_in: float) -> Iterator[Figur
         figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
-        with replace_on_success(path) as temporary:
-            figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
+        picture = BytesIO()
+        figure.savefig(picture, format="png", dpi=DPI, metadata={"Software": None})
+        write_bytes(path, picture.getbuffer())
 
 
 def metallicity_colours() -> Colormap:

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from apogee_batch.errors import UsageError
+from apogee_batch.files import write_table
 from apogee_batch.labels.attach import attach_labels
 from apogee_batch.labels.tables import read_label_table
+from apogee_batch.run.store_tables import ATTACHED, note_tables
 from apogee_batch.store.spectra import open_store
-from apogee_batch.store.tables import LABELS, UNMATCHED, read_stars, table_path, write_table
+from apogee_batch.store.tables import LABELS, UNMATCHED, read_stars, table_path
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,9 @@ def attach_tables(
             f"none of the {n_labels} labels belongs to a star of {store}; "
             "they are matched by apogee_id (2M00000000+0000000); --map apogee_id=COLUMN names another"
         )
-    write_table(table_path(store, UNMATCHED), attached.unmatched)
-    write_table(table_path(store, LABELS), attached.table)
+    written = [
+        write_table(table_path(store, UNMATCHED), attached.unmatched),
+        write_table(table_path(store, LABELS), attached.table),
+    ]
+    note_tables(store, ATTACHED, written)
     return AttachSummary(attached.counts, table_path(store, UNMATCHED))

@@ -6,21 +6,33 @@ from pathlib import Path
 from typing import Any
 
 from apogee_batch.errors import UsageError
-from apogee_batch.files import read_json, sha256_of_file, write_json
+from apogee_batch.files import read_json, remove_leftovers, write_sealed_json, write_table
 from apogee_batch.network.checkpoint import Checkpoint, load_checkpoint
 from apogee_batch.network.recipe import load_recipe
 from apogee_batch.report.tables import Results
+from apogee_batch.run.bad_inputs import BadInputs, describe_rejects
 from apogee_batch.run.clusters import Workers
 from apogee_batch.run.config import RunConfig
-from apogee_batch.run.infer import INPUTS, copy_inputs, infer_shard, shards_with_stars
-from apogee_batch.run.ledger import Ledger
-from apogee_batch.run.plan import run_id, settle_plan, software_versions
+from apogee_batch.run.infer import (
+    INPUTS,
+    PARTS,
+    STAGING,
+    copy_inputs,
+    hash_inputs,
+    infer_shard,
+    shard_sizes,
+)
+from apogee_batch.run.ledger import Ledger, ShardReport
+from apogee_batch.run.lock import Lock
+from apogee_batch.run.plan import run_id, set_aside, settle_plan, software_versions
 from apogee_batch.run.progress import ProgressView
-from apogee_batch.run.publish import publish
+from apogee_batch.run.publish import killed_stars, publish
 from apogee_batch.run.stages import run_shards
+from apogee_batch.run.store_tables import require_whole_tables
 from apogee_batch.run.train import plan_training, run_training, store_fingerprint
 from apogee_batch.schema import catalog_version
-from apogee_batch.store.tables import LABELS, REJECTS, STARS, read_stars, read_table, table_path
+from apogee_batch.store.spectra import open_store
+from apogee_batch.store.tables import REJECTS, STARS, read_stars, read_table
 
 MODEL_FOLDER = "model"
 SETTINGS_FILE = "settings.json"
@@ -54,8 +66,9 @@ def plan_run(store: Path, out: Path, model: Path | None, config: RunConfig) -> d
 
     The cluster is not part of it: the numbers do not depend on where they are computed.
     """
-    labels = table_path(store, LABELS)
-    if len(read_stars(store)) == 0:  # an unfinished ingest is told here, before anything is written
+    require_whole_tables(store)
+    stars = read_stars(store)  # an unfinished ingest is told here, before anything is written
+    if len(stars) == 0:
         raise UsageError(f"{store}: holds no star, see its {REJECTS}.parquet; ingest files that can be used")
     if model is None:
         recipe = load_recipe(config.training.recipe)
@@ -65,9 +78,8 @@ def plan_run(store: Path, out: Path, model: Path | None, config: RunConfig) -> d
     return {
         "kind": "run-catalog",
         "store_sha256": store_fingerprint(store),
-        "stars_sha256": sha256_of_file(table_path(store, STARS)),
-        "labels_sha256": sha256_of_file(labels) if labels.is_file() else None,
-        "shards": shards_with_stars(store),
+        "inputs_sha256": hash_inputs(store),
+        "shards": list(shard_sizes(stars, open_store(store).shard_stars)),
         "model": origin,
         "realizations": config.inference.realizations,
         "seed": config.inference.seed,
@@ -77,8 +89,29 @@ def plan_run(store: Path, out: Path, model: Path | None, config: RunConfig) -> d
     }
 
 
-def begin_run(store: Path, out: Path, model: Path | None, config: RunConfig) -> dict[str, Any]:
-    """Write the plan of a run, or check that the folder's run has the same one.
+def begin_run(
+    store: Path,
+    out: Path,
+    model: Path | None,
+    config: RunConfig,
+    progress: ProgressView,
+    *,
+    is_forced: bool = False,
+) -> dict[str, Any]:
+    """Write the plan of a run, or check that the folder's run has the same one. The folder must be locked.
+
+    Parameters
+    ----------
+    store, out : Path
+        The store; the run's folder.
+    model : Path or None
+        Folder of a trained model; None to train one.
+    config : RunConfig
+        All settings.
+    progress : ProgressView
+        What the user sees.
+    is_forced : bool
+        Whether a run with another plan is kept aside and a new one begun.
 
     Raises
     ------
@@ -88,9 +121,12 @@ def begin_run(store: Path, out: Path, model: Path | None, config: RunConfig) -> 
     if store.absolute() in (out.absolute(), *out.absolute().parents):
         raise UsageError(f"{out}: lies inside the store; name a folder beside it")
     plan = plan_run(store, out, model, config)
+    if is_forced and (aside := set_aside(out, plan)) is not None:
+        progress.say(f"the run that was in {out} is kept in {aside}")
     settle_plan(out, plan)
-    copy_inputs(store, out)
-    write_json(out / SETTINGS_FILE, config.model_dump(mode="json"))
+    remove_run_leftovers(out)
+    copy_inputs(store, out, plan["inputs_sha256"])
+    write_sealed_json(out / SETTINGS_FILE, config.model_dump(mode="json"))
     return plan
 
 
@@ -103,6 +139,7 @@ def run_catalog(
     config: RunConfig,
     workers: Workers,
     progress: ProgressView,
+    lock: Lock,
 ) -> CatalogRun:
     """Make a catalogue, going on where an earlier attempt stopped.
 
@@ -120,18 +157,23 @@ def run_catalog(
         Where the tasks run.
     progress : ProgressView
         What the user sees.
+    lock : Lock
+        Of the run's folder; looked at after each shard and before publishing.
 
     Raises
     ------
     IntegrityError
         If something written is damaged or does not add up.
+    LockedError
+        If another process took the lock away.
     """
-    name = run_id(plan)
     checkpoint, folder = _get_model(store, out, model, config, workers, progress)
     shards = plan["shards"]
     ledger = inference_ledger(out, plan, checkpoint.sha256)
     done = ledger.done()
-    todo = [shard for shard in shards if shard not in done]
+    stars = read_table(out / INPUTS / f"{STARS}.parquet")
+    sizes = shard_sizes(stars, open_store(store).shard_stars)
+    todo = {shard: sizes[shard] for shard in shards if shard not in done}
     settings = {
         "model_sha256": checkpoint.sha256,
         "realizations": config.inference.realizations,
@@ -139,18 +181,42 @@ def run_catalog(
         "err_cap": config.inference.err_cap,
         "device": config.cluster.device,
     }
-    n_stars = len(read_table(out / INPUTS / f"{STARS}.parquet"))
+    n_stars = sum(sizes.values())
     progress.start("infer", n_stars, "stars", done=sum(report.n_inputs for report in done.values()))
     task = partial(infer_shard, str(store), str(out), str(folder), settings)
-    run_shards(workers, task, todo, ledger, progress)
+    bad = BadInputs(n_stars, config.inference.max_bad_fraction, "stars", partial(_keep_killed, out, ledger))
+    for report in done.values():
+        bad.count(report)
+
+    def on_report(report: ShardReport) -> None:
+        lock.check()
+        bad.count(report)
+
+    run_shards(workers, task, todo, ledger, progress, on_report=on_report)
     progress.finish()
-    devices = sorted({str(report.extra["device"]) for report in ledger.entries()})
+    lock.check()
+    reports = ledger.done()
+    devices = sorted({str(report.extra["device"]) for report in reports.values()})
     if len(devices) > 1:
         progress.say(f"WARNING: computed on {' and '.join(devices)}; bytes are equal on one kind only")
     made_by = (checkpoint.sha256, checkpoint.header)
-    found = publish(out / INPUTS, out, shards, name=name, plan=plan, model=made_by, devices=devices)
+    found = publish(out, reports, plan=plan, model=made_by, devices=devices)
     manifest = read_json(out / "manifest.json")
-    return CatalogRun(out, name, manifest["stars"], manifest["rejects"], found)
+    return CatalogRun(out, run_id(plan), manifest["stars"], manifest["rejects"], found)
+
+
+def _keep_killed(out: Path, ledger: Ledger) -> str:
+    """Write the stars that ended their workers where a user can look at them; say what they are."""
+    path = out / "rejects_so_far.parquet"
+    rejects = killed_stars(out, ledger.entries())
+    write_table(path, rejects)
+    return f"{describe_rejects(rejects)}; all of them stand in {path}"
+
+
+def remove_run_leftovers(out: Path) -> int:
+    """Remove the unfinished files of killed processes; return how many. The run must be locked."""
+    names = ("", STAGING, PARTS, INPUTS, MODEL_FOLDER, "ledger", "catalog", "report")
+    return sum(remove_leftovers(out / name) for name in names if (out / name).is_dir())
 
 
 def inference_ledger(out: Path, plan: dict[str, Any], model_sha256: str) -> Ledger:

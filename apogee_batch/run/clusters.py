@@ -6,16 +6,22 @@ is another branch of `open_workers`.
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 from apogee_batch.errors import ClusterError, UsageError
 from apogee_batch.run.config import ClusterSettings, Device
+from apogee_batch.run.refill import Refill
+from apogee_batch.run.worker_logs import WorkerLog, describe_end, find_log, host_of_log, remove_if_empty
 
 CONNECT_TIMEOUT_S = 30
+REGISTER_TRIES = 4
+NO_WORKERS_TIMEOUT = "5 minutes"  # a worker that imports torch from a busy file system needs one or two
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -32,11 +38,14 @@ class Workers:
         Tasks that run at the same time.
     description : str
         For people: what and how many.
+    logs : Path, optional
+        Where the workers write their logs.
     """
 
     executor: Executor
     n_workers: int
     description: str
+    logs: Path | None = None
 
 
 class SerialExecutor(Executor):
@@ -53,10 +62,27 @@ class SerialExecutor(Executor):
 
 
 def is_lost_worker(error: BaseException) -> bool:
-    """Tell whether a task ended because its worker did, not because of anything in the task."""
-    if isinstance(error, CancelledError | BrokenExecutor):
-        return True
+    """Tell whether a task ended because its worker died; others go on, so it can be tried again."""
+    return _is_of_dask(error) and type(error).__name__ == "KilledWorker"
+
+
+def is_lost_cluster(error: BaseException) -> bool:
+    """Tell whether a task ended because nothing is there any more to run tasks."""
+    return isinstance(error, CancelledError | BrokenExecutor) or (
+        _is_of_dask(error) and not is_lost_worker(error)
+    )
+
+
+def _is_of_dask(error: BaseException) -> bool:
     return type(error).__module__.startswith("distributed.")
+
+
+def describe_death(workers: Workers, error: BaseException) -> str:
+    """Say where a lost worker was and what most likely ended it, of an error that `is_lost_worker` knows."""
+    worker: Any = error.args[1]  # the scheduler's last state of it
+    log = None if workers.logs is None else find_log(workers.logs, worker.server_id)
+    host = worker.host if log is None else host_of_log(log)
+    return f"its worker on {host} died, {describe_end(log)}"
 
 
 def available_cores() -> int:
@@ -77,8 +103,15 @@ def default_workers(device: Device) -> int:
 
 
 @contextmanager
-def open_workers(settings: ClusterSettings) -> Iterator[Workers]:
+def open_workers(settings: ClusterSettings, *, logs: Path | None = None) -> Iterator[Workers]:
     """Start workers, or reach those that are up, and let them go at the end of the block.
+
+    Parameters
+    ----------
+    settings : ClusterSettings
+        Where they are, and how many.
+    logs : Path, optional
+        Folder for a log of each worker process, which all hosts should see.
 
     Raises
     ------
@@ -92,39 +125,103 @@ def open_workers(settings: ClusterSettings) -> Iterator[Workers]:
     if settings.kind == "serial":
         yield Workers(SerialExecutor(), 1, "this process")
     elif settings.kind == "address":
-        with _dask_at_address(settings.address) as workers:
+        with _dask_at_address(settings.address, logs) as workers:
             yield workers
     else:
-        with _local_dask(settings.workers or default_workers(settings.device)) as workers:
+        with _local_dask(settings.workers or default_workers(settings.device), logs) as workers:
             yield workers
 
 
 @contextmanager
-def _local_dask(n_workers: int) -> Iterator[Workers]:
+def _local_dask(n_workers: int, logs: Path | None) -> Iterator[Workers]:
     """One single-threaded process a core; nothing listens outside this machine."""
-    from distributed import Client, LocalCluster
-    from distributed.system import MEMORY_LIMIT
+    from distributed import Client
 
     # A worker that is stopped in a task leaves semaphores, which Python cleans up and warns about.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
-    try:
-        cluster = LocalCluster(
-            n_workers=n_workers,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",  # a free port: the default one is often taken on shared machines
-            memory_limit=MEMORY_LIMIT,  # the share of one in n would kill the worker that trains
-            silence_logs="CRITICAL",  # what ends a task is told by the driver, once
-        )
-    except (OSError, RuntimeError, TimeoutError) as error:
-        raise ClusterError(f"no local Dask cluster: {error}; try --cluster serial") from error
+    cluster = _empty_cluster()
     text = f"{n_workers} local worker{'s' * (n_workers > 1)}{_dashboard(cluster.dashboard_link)}"
     try:
         with cluster, Client(cluster) as client, _silent_when_interrupted():
-            yield Workers(client.get_executor(), n_workers, text)
+            refill = Refill(cluster, n_workers)
+            refill.start_all()
+            with refill.from_time_to_time():
+                if logs is not None:
+                    _register(client, _log_plugin(logs, takes_stderr=True))
+                yield Workers(_executor(client), n_workers, text, logs)
     finally:
         logging.disable(logging.NOTSET)
+        _remove_empty_logs(logs)
+
+
+def _empty_cluster() -> Any:
+    """Start a scheduler in this process."""
+    import dask
+    from distributed import LocalCluster
+    from distributed.system import MEMORY_LIMIT
+
+    policy = {  # each death is told to the driver, which counts them; a cluster without workers is, too
+        "distributed.scheduler.allowed-failures": 0,
+        "distributed.scheduler.no-workers-timeout": NO_WORKERS_TIMEOUT,
+    }
+    try:
+        with dask.config.set(policy):
+            return LocalCluster(
+                n_workers=0,  # they are started by `Refill`
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",  # a free port: the default is often taken
+                memory_limit=MEMORY_LIMIT,  # the share of one in n would kill the worker that trains
+                silence_logs="CRITICAL",  # what ends a task is told by the driver, once
+            )
+    except (OSError, RuntimeError, TimeoutError) as error:
+        raise ClusterError(f"no local Dask cluster: {error}; try --cluster serial") from error
+
+
+def _executor(client: Any) -> Executor:
+    """Make each submission a task of its own: a repeated one must not get the result of the first."""
+    executor: Executor = client.get_executor(pure=False)
+    return executor
+
+
+def _log_plugin(logs: Path, *, takes_stderr: bool) -> Any:
+    """Return what opens a `WorkerLog` in each worker process, also in those that start later."""
+    from distributed import WorkerPlugin
+
+    class WorkerLogs(WorkerPlugin):  # type: ignore[misc]
+        name = f"apogee-batch-logs-{os.getpid()}"
+
+        def setup(self, worker: Any) -> None:
+            if takes_stderr:  # a worker of our own: Ctrl-C at a terminal is for the driver, who tells it
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+            try:
+                self.log: WorkerLog | None = WorkerLog(logs, worker.id, takes_stderr=takes_stderr)
+            except OSError:  # a host that does not see the folder: its workers work all the same
+                self.log = None
+
+        def teardown(self, worker: Any) -> None:  # noqa: ARG002  how Dask calls it
+            if self.log is not None:
+                self.log.close()
+
+    return WorkerLogs()
+
+
+def _register(client: Any, plugin: Any) -> None:
+    """Give a plugin to all workers, also where one dies meanwhile."""
+    for n_left in reversed(range(REGISTER_TRIES)):
+        try:
+            client.register_plugin(plugin)
+            return
+        except OSError as error:
+            if not n_left:
+                raise ClusterError(f"the workers cannot be told where to log: {error}") from error
+
+
+def _remove_empty_logs(logs: Path | None) -> None:
+    """Remove what was left by workers that ended without a word, for example with their driver."""
+    for log in [] if logs is None else logs.glob("worker-*.log"):
+        remove_if_empty(log)
 
 
 @contextmanager
@@ -138,7 +235,7 @@ def _silent_when_interrupted() -> Iterator[None]:
 
 
 @contextmanager
-def _dask_at_address(address: str | None) -> Iterator[Workers]:
+def _dask_at_address(address: str | None, logs: Path | None) -> Iterator[Workers]:
     """Workers of a scheduler that somebody else started."""
     from distributed import Client
 
@@ -154,7 +251,25 @@ def _dask_at_address(address: str | None) -> Iterator[Workers]:
         if n_workers == 0:
             raise ClusterError(f"{address}: the scheduler has no workers; start some with 'dask worker'")
         text = f"{len(found)} workers of {address}{_dashboard(client.dashboard_link)}"
-        yield Workers(client.get_executor(), n_workers, text)
+        with _logging_workers(client, logs):
+            yield Workers(_executor(client), n_workers, text, logs)
+
+
+@contextmanager
+def _logging_workers(client: Any, logs: Path | None) -> Iterator[None]:
+    """Let the workers of somebody's scheduler write logs, as long as they are borrowed."""
+    if logs is None:
+        yield
+        return
+    plugin = _log_plugin(logs, takes_stderr=False)
+    _register(client, plugin)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # workers or all of the cluster may be gone: their logs are closed
+            if client.status == "running":
+                client.unregister_worker_plugin(plugin.name)
+        _remove_empty_logs(logs)
 
 
 def _dashboard(link: str) -> str:

@@ -3,94 +3,46 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from apogee_batch.errors import UsageError
+from apogee_batch.errors import IntegrityError, UsageError
 from apogee_batch.network.official import import_official
 from apogee_batch.run.attach import attach_tables
 from apogee_batch.run.catalog_run import CatalogRun, begin_run, run_catalog
 from apogee_batch.run.clusters import open_workers
-from apogee_batch.run.config import RunConfig
-from apogee_batch.run.dry_run import describe_ingest, describe_run
-from apogee_batch.run.ingest import IngestSummary, count_survey, damaged_ingests, run_ingest
-from apogee_batch.run.ingest_plan import IngestInput, IngestPlan, plan_ingest, require_finished_ingest
+from apogee_batch.run.config import ORDINARY, Going, RunConfig
+from apogee_batch.run.dry_run import describe_run
+from apogee_batch.run.ingest_command import ingest
+from apogee_batch.run.ingest_plan import require_finished_ingest, store_lock
+from apogee_batch.run.lock import hold_lock
 from apogee_batch.run.logs import log_to_folder
+from apogee_batch.run.plan import LOCK_FILE
 from apogee_batch.run.progress import ProgressView
 from apogee_batch.run.train import begin_training, run_training
-from apogee_batch.store.tables import REJECTS, read_labels, table_path
-from apogee_batch.survey.allstar import Reconciliation, match_allstar, read_allstar
-from apogee_batch.survey.sources import find_apstar_files
+from apogee_batch.store.tables import read_labels
+
+__all__ = [
+    "Going",
+    "attach",
+    "describe_catalog",
+    "import_model",
+    "ingest",
+    "make_catalog",
+    "parse_column_map",
+    "train",
+]
 
 TABLE_WIDTH = 100
-
-
-def ingest(
-    sources: Sequence[str],
-    store: Path,
-    *,
-    allstar: Path | None,
-    config: RunConfig,
-    is_dry_run: bool,
-    progress: ProgressView,
-) -> list[str]:
-    """Read apStar files into a store."""
-    store = store.absolute()  # workers may have another working folder
-    files = find_apstar_files(sources)
-    inputs = [IngestInput(path, None) for path in files]
-    survey = None
-    if allstar is not None:
-        survey = match_allstar(read_allstar(allstar), files)
-        inputs = [IngestInput(path, known) for path, known in survey.selected]
-        if not inputs:
-            raise UsageError(
-                f"{allstar}: none of its stars is among the {len(files)} files of {', '.join(sources)}"
-            )
-    plan = plan_ingest(store, inputs, rows=config.ingest.row, shard_stars=config.ingest.shard_stars)
-    damaged = damaged_ingests(store)
-    if is_dry_run:
-        return _ingest_dry_run(store, plan, damaged) + _survey_lines(survey)
-    if plan is None and not damaged:
-        return [f"nothing to do: {store} holds all {len(inputs)} files already"]
-    cluster = config.cluster.model_copy(update={"device": "cpu"})
-    with open_workers(cluster) as workers:
-        progress.say(f"workers: {workers.description}")
-        for broken in damaged:
-            progress.say(
-                f"WARNING: ingest {broken.folder.name} has lost files; its damaged shards are made again"
-            )
-            summary = run_ingest(store, broken, workers, progress)
-        if plan is not None:
-            summary = run_ingest(store, plan, workers, progress, survey=survey)
-    return _ingest_lines(store, summary) + _survey_lines(survey)
-
-
-def _ingest_dry_run(store: Path, plan: IngestPlan | None, damaged: Sequence[IngestPlan]) -> list[str]:
-    lines = [f"would make lost shards of ingest {broken.folder.name} again" for broken in damaged]
-    return lines + (["no file is new"] if plan is None else describe_ingest(store, plan))
-
-
-def _ingest_lines(store: Path, summary: IngestSummary) -> list[str]:
-    counts = summary.counts
-    lines = [f"{store}: {counts['stars_in_store']} spectra; {counts['inputs']} files read"]
-    if counts["rejects_in_store"]:
-        reasons = ", ".join(f"{n} {reason}" for reason, n in counts["rejects_by_reason"].items())
-        lines.append(f"rejected: {reasons} (reasons in {table_path(store, REJECTS)})")
-    lines.append(
-        f"SNR card against median(flux/err): {counts['snr_checked']} compared, "
-        f"{counts['snr_differs']} differ by over 1 %"
-    )
-    return lines
-
-
-def _survey_lines(survey: Reconciliation | None) -> list[str]:
-    if survey is None:
-        return []
-    return ["allStar: " + ", ".join(f"{n} {name}" for name, n in count_survey(survey).items())]
 
 
 def attach(store: Path, tables: Mapping[str, Sequence[Path]], *, column_map: Sequence[str]) -> list[str]:
     """Attach label tables to a store."""
     store = store.absolute()
     require_finished_ingest(store)
-    replaced = read_labels(store)
+    with hold_lock(store_lock(store), store):
+        return _attach_locked(store, tables, column_map)
+
+
+def _attach_locked(store: Path, tables: Mapping[str, Sequence[Path]], column_map: Sequence[str]) -> list[str]:
+    n_replaced = _count_labels(store)
     summary = attach_tables(store, tables, column_map=parse_column_map(column_map))
     lines = []
     for data_type, counts in summary.counts.items():
@@ -104,9 +56,18 @@ def attach(store: Path, tables: Mapping[str, Sequence[Path]], *, column_map: Seq
         lines.append(
             f"{data_type}: {counts['spectra']} spectra labelled ({sets}) by {counts['used']} labels{told}"
         )
-    if replaced is not None:
-        lines.append(f"replaces the {len(replaced)} labels that were attached before")
+    if n_replaced is not None:
+        lines.append(f"replaces the {n_replaced} labels that were attached before")
     return [*lines, f"labels of no use are listed in {summary.unmatched}"]
+
+
+def _count_labels(store: Path) -> int | None:
+    """Return how many labels are attached; None where there are none, or they are damaged."""
+    try:
+        labels = read_labels(store)
+    except IntegrityError:
+        return None
+    return None if labels is None else len(labels)
 
 
 def parse_column_map(pairs: Sequence[str]) -> dict[str, str]:
@@ -126,13 +87,17 @@ def parse_column_map(pairs: Sequence[str]) -> dict[str, str]:
     return named
 
 
-def train(store: Path, out: Path, *, config: RunConfig, progress: ProgressView) -> list[str]:
+def train(
+    store: Path, out: Path, *, config: RunConfig, progress: ProgressView, going: Going = ORDINARY
+) -> list[str]:
     """Train a network on the labels of a store."""
     store, out = store.absolute(), out.absolute()
     require_finished_ingest(store)
-    begin_training(store, out, config)
-    with log_to_folder(out / "logs"), open_workers(_one_worker(config).cluster) as workers:
-        checkpoint = run_training(store, out, config, workers, progress)
+    with hold_lock(out / LOCK_FILE, out, break_lock=going.break_lock):
+        begin_training(store, out, config, is_forced=going.force_new_plan)
+        logs = out / "logs"
+        with log_to_folder(logs), open_workers(_one_worker(config).cluster, logs=logs) as workers:
+            checkpoint = run_training(store, out, config, workers, progress)
     header = checkpoint.header
     by_type = ", ".join(f"{name} {loss:.4f}" for name, loss in header.dev_loss_by_type.items())
     return [
@@ -156,18 +121,21 @@ def make_catalog(
     config: RunConfig,
     is_dry_run: bool,
     progress: ProgressView,
+    going: Going = ORDINARY,
 ) -> list[str]:
     """Make the catalogue of a store."""
     store, out = store.absolute(), out.absolute()
     require_finished_ingest(store)
     if is_dry_run:
         return describe_run(store, out, model, config)
-    plan = begin_run(store, out, model, config)
-    with log_to_folder(out / "logs"), open_workers(config.cluster) as workers:
-        progress.say(f"workers: {workers.description}")
-        finished = run_catalog(
-            store, out, plan, model=model, config=config, workers=workers, progress=progress
-        )
+    with hold_lock(out / LOCK_FILE, out, break_lock=going.break_lock) as lock:
+        plan = begin_run(store, out, model, config, progress, is_forced=going.force_new_plan)
+        logs = out / "logs"
+        with log_to_folder(logs), open_workers(config.cluster, logs=logs) as workers:
+            progress.say(f"workers: {workers.description}")
+            finished = run_catalog(
+                store, out, plan, model=model, config=config, workers=workers, progress=progress, lock=lock
+            )
     return describe_catalog(finished)
 
 

@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from apogee_batch.errors import UsageError
 
 ClusterKind = Literal["local", "serial", "address"]
 Device = Literal["auto", "cpu", "cuda"]
+MAX_BAD_FRACTION = 0.01
 
 
 class Section(BaseModel):
@@ -24,6 +26,7 @@ class IngestSettings(Section):
 
     row: Literal["combined", "visits"] = "combined"
     shard_stars: int | None = Field(None, ge=16, le=65536, multiple_of=16)
+    max_bad_fraction: float = Field(MAX_BAD_FRACTION, ge=0, le=1)
 
 
 class TrainingSettings(Section):
@@ -40,6 +43,7 @@ class InferenceSettings(Section):
     realizations: int = Field(100, ge=2, le=100_000)
     seed: int = Field(0, ge=0, lt=2**63)
     err_cap: Literal["median", "mean"] = "median"
+    max_bad_fraction: float = Field(MAX_BAD_FRACTION, ge=0, le=1)
 
 
 class ClusterSettings(Section):
@@ -58,6 +62,28 @@ class RunConfig(Section):
     training: TrainingSettings = TrainingSettings()
     inference: InferenceSettings = InferenceSettings()
     cluster: ClusterSettings = ClusterSettings()
+
+
+@dataclass(frozen=True)
+class Going:
+    """How a command treats what it finds.
+
+    Attributes
+    ----------
+    force_new_plan : bool
+        Begin anew where another plan was begun; what is there is kept beside it.
+    break_lock : bool
+        Take the lock away from a process on another host.
+    trust_mtime : bool
+        Take size and time of modification of an input for its content.
+    """
+
+    force_new_plan: bool = False
+    break_lock: bool = False
+    trust_mtime: bool = False
+
+
+ORDINARY = Going()
 
 
 def load_config(path: Path | None, flags: Mapping[str, Mapping[str, Any]] | None = None) -> RunConfig:

@@ -1,20 +1,20 @@
 """The inference stage: one shard of the store in, one part of the catalogue out."""
 
-import shutil
 import socket
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
 from apogee_batch.catalog.parts import build_part, write_part
 from apogee_batch.errors import IntegrityError
-from apogee_batch.files import replace_on_success
+from apogee_batch.files import sha256_of_file, write_bytes
 from apogee_batch.inference.engines import TorchEngine
 from apogee_batch.inference.estimates import estimate_labels
 from apogee_batch.inference.realizations import ErrCap
@@ -22,28 +22,59 @@ from apogee_batch.labels.attach import LABELS_SCHEMA
 from apogee_batch.network.checkpoint import Checkpoint, load_checkpoint
 from apogee_batch.network.memory import keep_freed_memory
 from apogee_batch.run.devices import choose_device, device_name
-from apogee_batch.run.ledger import ShardReport, describe_file
+from apogee_batch.run.ingest_tables import ingested_files
+from apogee_batch.run.ledger import ShardReport, find_damage, relative_digest
 from apogee_batch.store.spectra import StoreInfo, open_store, read_spectra
-from apogee_batch.store.tables import LABELS, REJECTS, STARS, read_stars, read_table, table_path
+from apogee_batch.store.tables import LABELS, REJECTS, STARS, read_table, table_path
 
 PARTS = "parts"
 INPUTS = "inputs"
+STAGING = "staging"
+KILLED = "killed"  # names of the stars that were left out, in a shard's report
 
 
-def shards_with_stars(store: Path) -> list[int]:
-    """Return the shards of a store in which there is at least one star."""
-    info = open_store(store)
-    shards = pc.divide(read_stars(store)["row"], info.shard_stars)
-    return sorted(set(shards.to_pylist()))
+def shard_sizes(stars: pa.Table, shard_stars: int) -> dict[int, int]:
+    """Return how many stars each shard holds that holds any, in the order of the shards.
+
+    Parameters
+    ----------
+    stars : pa.Table
+        Star table of a store or a run.
+    shard_stars : int
+        Rows of a shard.
+    """
+    shards, counts = np.unique(stars["row"].to_numpy() // shard_stars, return_counts=True)
+    return dict(zip(shards.tolist(), counts.tolist(), strict=True))
 
 
-def copy_inputs(store: Path, run: Path) -> None:
-    """Keep the store's tables as they are now in the run: what is attached or appended later is not its."""
-    for name in (STARS, LABELS, REJECTS):
-        source, copy = table_path(store, name), run / INPUTS / f"{name}.parquet"
-        if source.is_file() and not copy.is_file():
-            with replace_on_success(copy) as temporary:
-                shutil.copyfile(source, temporary)
+def hash_inputs(store: Path) -> dict[str, str]:
+    """Return the hashes of the store's tables that a run copies; labels only where there are any."""
+    paths = {name: table_path(store, name) for name in (STARS, LABELS, REJECTS)}
+    return {name: sha256_of_file(path) for name, path in paths.items() if path.is_file()}
+
+
+def copy_inputs(store: Path, run: Path, planned: dict[str, str]) -> None:
+    """Keep the store's tables as they are now in the run: what is attached or appended later is not its.
+
+    Parameters
+    ----------
+    store, run : Path
+        The store; the run's folder.
+    planned : dict of str to str
+        Hash of each table, as `hash_inputs` gives it; a copy that has it stays.
+
+    Raises
+    ------
+    IntegrityError
+        If a table of the store is not the planned one, and no copy is.
+    """
+    for name, sha256 in planned.items():
+        copy = run / INPUTS / f"{name}.parquet"
+        if copy.is_file() and sha256_of_file(copy) == sha256:
+            continue
+        written = write_bytes(copy, table_path(store, name).read_bytes())
+        if written.sha256 != sha256:
+            raise IntegrityError(f"{table_path(store, name)}: changed while the run began; give it again")
 
 
 def part_path(run: Path, shard: int) -> Path:
@@ -51,7 +82,16 @@ def part_path(run: Path, shard: int) -> Path:
     return run / PARTS / f"part-{shard:05d}.parquet"
 
 
-def infer_shard(store: str, run: str, model: str, settings: dict[str, Any], shard: int) -> ShardReport:
+def infer_shard(
+    store: str,
+    run: str,
+    model: str,
+    settings: dict[str, Any],
+    shard: int,
+    *,
+    excluded: Sequence[int] = (),
+    only: Sequence[int] | None = None,
+) -> ShardReport:
     """Estimate the labels of one shard's stars and write its part: a task.
 
     Parameters
@@ -62,6 +102,15 @@ def infer_shard(store: str, run: str, model: str, settings: dict[str, Any], shar
         `model_sha256`, `realizations`, `seed`, `err_cap` and `device`.
     shard : int
         The shard.
+    excluded : sequence of int
+        Places among the shard's stars of those that end a worker; they get no row.
+    only : sequence of int, optional
+        Estimate just the stars in these places, and write nothing.
+
+    Raises
+    ------
+    IntegrityError
+        If the spectra are not what was ingested.
     """
     started = time.monotonic()
     keep_freed_memory()
@@ -69,7 +118,10 @@ def infer_shard(store: str, run: str, model: str, settings: dict[str, Any], shar
     device = choose_device(settings["device"])
     checkpoint, engine = _load_engine(model, settings["model_sha256"], device)
     info = open_store(Path(store))
-    stars = _stars_of_shard(info, Path(run), shard)
+    _check_spectra(info, shard)
+    planned = _stars_of_shard(info, Path(run), shard)
+    wanted = [i for i in (range(len(planned)) if only is None else only) if i not in set(excluded)]
+    stars = planned.take(pa.array(wanted, pa.int64()))
     batch = read_spectra(info, stars["row"].to_numpy())
     estimates = estimate_labels(
         engine,
@@ -90,18 +142,33 @@ def infer_shard(store: str, run: str, model: str, settings: dict[str, Any], shar
         labels=read_table(labels) if labels.is_file() else LABELS_SCHEMA.empty_table(),
         label_range=checkpoint.header.label_range,
     )
-    path = part_path(Path(run), shard)
-    write_part(path, part, staging=Path(run) / "staging")
+    base, files = Path(run), []
+    if only is None:
+        files.append(write_part(part_path(base, shard), part, staging=base / STAGING))
     return ShardReport(
         shard=shard,
-        n_inputs=len(stars),
+        n_inputs=len(planned),
         n_stars=len(part),
-        n_rejected=0,
-        files=(describe_file(path, Path(run)),),
+        n_rejected=len(excluded),
+        files=tuple(relative_digest(file, base) for file in files),
         seconds=time.monotonic() - started,
         host=socket.gethostname(),
-        extra={"device": device_name(device)},
+        extra={
+            "device": device_name(device),
+            KILLED: [planned["apstar_id"][place].as_py() for place in excluded],
+        },
     )
+
+
+def _check_spectra(info: StoreInfo, shard: int) -> None:
+    """Check that flux and errors are, byte for byte, what the ingest wrote."""
+    for file in ingested_files(info.path, shard):
+        problem = find_damage(file, info.path) if file.path.startswith(("flux/", "err/")) else None
+        if problem is not None:
+            raise IntegrityError(
+                f"{info.path / file.path}: {problem}; give the 'apogee-batch ingest' command again, which "
+                "restores it, then this one"
+            )
 
 
 @lru_cache(maxsize=1)

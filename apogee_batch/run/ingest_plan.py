@@ -1,53 +1,39 @@
 """Which files an ingest reads, and where in the store each of them goes."""
 
-import json
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from hashlib import sha256
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from apogee_batch.errors import UsageError
-from apogee_batch.files import replace_on_success
-from apogee_batch.run.plan import read_plan
+from apogee_batch.errors import IntegrityError, UsageError
+from apogee_batch.run.ingest_inputs import (
+    INPUTS_FILE,
+    TIMES,
+    IngestInput,
+    compare_inputs,
+    hash_of_inputs,
+    lay_out,
+    read_inputs,
+    stat_file,
+    write_inputs,
+)
+from apogee_batch.run.plan import (
+    PLAN_FILE,
+    READING_PACKAGES,
+    names_aside,
+    read_plan,
+    run_id,
+    settle_plan,
+    software_versions,
+)
 from apogee_batch.store.spectra import StoreInfo, choose_shard_stars, open_store
 from apogee_batch.store.tables import REJECTS, read_table, table_path
-from apogee_batch.survey.apstar import Rows, Star, count_spectra
+from apogee_batch.survey.apstar import Rows, count_spectra
 
-INPUTS_FILE = "inputs.parquet"
 SUMMARY_FILE = "summary.json"
-INPUTS_SCHEMA = pa.schema(
-    {
-        "path": pa.string(),
-        "size": pa.int64(),
-        "shard": pa.int64(),
-        "row": pa.int64(),
-        "n_rows": pa.int64(),
-        "known": pa.string(),
-    }
-)
-MAYBE_UNKNOWN = ("ra", "dec", "j", "h", "k", "snr", "snr_header")  # NaN in a Star, null in JSON
-
-
-@dataclass(frozen=True)
-class IngestInput:
-    """One file of an ingest.
-
-    Attributes
-    ----------
-    path : Path
-        The file.
-    known : Star or None
-        What the survey's summary says of it.
-    """
-
-    path: Path
-    known: Star | None
+FOLDER_NAMES = "[0-9][0-9][0-9][0-9]"
 
 
 @dataclass(frozen=True)
@@ -74,6 +60,12 @@ class IngestPlan:
         return sorted(set(self.inputs["shard"].to_pylist()))
 
     @property
+    def sizes(self) -> dict[int, int]:
+        """Number of files of each shard, in the order of the shards."""
+        counted = self.inputs["shard"].combine_chunks().value_counts().to_pylist()
+        return {item["values"]: item["counts"] for item in sorted(counted, key=lambda item: item["values"])}
+
+    @property
     def n_rows(self) -> int:
         """Length of the store's star axis when the ingest is done."""
         return int(self.values["n_rows"])
@@ -84,9 +76,29 @@ class IngestPlan:
         return int(self.values["shard_stars"])
 
 
+def store_lock(store: Path) -> Path:
+    """Return the lock file of a store; it lies beside the store, which appears whole by one rename."""
+    return store.with_name(f"{store.name}.lock")
+
+
 def ingest_folders(store: Path) -> list[Path]:
-    """Return the folders of a store's ingests that have a plan, oldest first."""
-    return sorted(path.parent for path in (store / "ingest").glob("[0-9]*/plan.json"))
+    """Return the folders of a store's ingests, oldest first.
+
+    Raises
+    ------
+    IntegrityError
+        If one that has begun has lost its plan: its stars would be missed without a word.
+    """
+    folders = []
+    for folder in sorted((store / "ingest").glob(FOLDER_NAMES)):
+        if (folder / PLAN_FILE).is_file():
+            folders.append(folder)
+        elif (folder / "ledger").is_dir():
+            raise IntegrityError(
+                f"{folder / PLAN_FILE}: is missing; give any 'apogee-batch ingest' command of this store "
+                "again, which writes lost plans anew"
+            )
+    return folders
 
 
 def unfinished_ingest(store: Path) -> Path | None:
@@ -110,8 +122,37 @@ def require_finished_ingest(store: Path) -> None:
 
 
 def read_ingest(folder: Path) -> IngestPlan:
-    """Read the plan that an ingest was begun with."""
-    return IngestPlan(folder, read_table(folder / INPUTS_FILE), read_plan(folder) or {})
+    """Read the plan that an ingest was begun with.
+
+    Raises
+    ------
+    IntegrityError
+        If plan or inputs are missing or damaged, or do not belong together.
+    """
+    plan = read_plan(folder)
+    inputs, noted = read_inputs(folder)
+    if plan != noted:
+        raise IntegrityError(f"{folder}: plan.json and {INPUTS_FILE} do not belong together")
+    return IngestPlan(folder, inputs, noted)
+
+
+def begin_ingest(plan: IngestPlan) -> None:
+    """Write a plan and its inputs, or check that the ingest in the folder has the same ones.
+
+    Raises
+    ------
+    UsageError
+        If it has others; the message names files that differ.
+    """
+
+    def explain() -> list[str]:
+        return compare_inputs(read_inputs(plan.folder)[0], plan.inputs)
+
+    settle_plan(plan.folder, plan.values, explain=explain)
+    try:
+        read_inputs(plan.folder)  # those of the first call stay: they know the times of modification
+    except IntegrityError:
+        write_inputs(plan.folder, plan.inputs, plan.values)
 
 
 def plan_ingest(
@@ -120,7 +161,7 @@ def plan_ingest(
     """Lay the inputs out over the shards of a store, new or existing.
 
     Files that an earlier, finished ingest of the store has read are left out, unless they were rejected and
-    have another size now; the others begin at the next shard boundary.
+    have another size, time or mode now; the others begin at the next shard boundary.
 
     Parameters
     ----------
@@ -145,16 +186,15 @@ def plan_ingest(
     """
     info = open_store(store) if (store / "zarr.json").is_file() else None
     unfinished = unfinished_ingest(store)
-    earlier = [folder for folder in ingest_folders(store) if folder != unfinished]
+    earlier = [read_ingest(folder) for folder in ingest_folders(store) if folder != unfinished]
     _check_rows(store, earlier, rows)
-    _check_names(inputs)
     new = _without_known_files(store, inputs, earlier)
     if not new:
         return None
     counts = [count_spectra(item.path, rows=rows) for item in new]
     size = _shard_size(info, shard_stars, sum(counts))
     first_row = _next_row(earlier, size)
-    table = _lay_out(new, counts, size, first_row)
+    table = lay_out(new, counts, size, first_row)
     values = {
         "kind": "ingest",
         "rows": rows,
@@ -162,49 +202,37 @@ def plan_ingest(
         "first_row": first_row,
         "n_inputs": len(new),
         "n_rows": int(table["row"][-1].as_py() + table["n_rows"][-1].as_py()),
-        "inputs_sha256": _hash_of_inputs(table),
-        "software": {"apogee-batch": version("apogee-batch")},
+        "inputs_sha256": hash_of_inputs(table),
+        "software": software_versions(READING_PACKAGES),
     }
     folder = unfinished or store / "ingest" / f"{len(earlier) + 1:04d}"
     return IngestPlan(folder, table, values)
 
 
-def _check_rows(store: Path, earlier: Sequence[Path], rows: Rows) -> None:
+def _check_rows(store: Path, earlier: Sequence[IngestPlan], rows: Rows) -> None:
     """Refuse to mix combined spectra and visits in one store."""
-    for folder in earlier:
-        kept = (read_plan(folder) or {})["rows"]
+    for plan in earlier:
+        kept = plan.values["rows"]
         if kept != rows:
             raise UsageError(f"{store}: its rows are {kept} spectra; make another store for --row {rows}")
 
 
-def _check_names(inputs: Sequence[IngestInput]) -> None:
-    """Refuse paths that no table can hold."""
-    for item in inputs:
-        try:
-            str(item.path).encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise UsageError(f"{str(item.path)!r}: its name is not UTF-8; rename it") from error
-
-
 def _without_known_files(
-    store: Path, inputs: Sequence[IngestInput], earlier: Sequence[Path]
+    store: Path, inputs: Sequence[IngestInput], earlier: Sequence[IngestPlan]
 ) -> list[IngestInput]:
-    known: dict[str, int] = {}
-    for folder in earlier:
-        table = pq.read_table(folder / INPUTS_FILE, columns=["path", "size"])
-        known.update(zip(table["path"].to_pylist(), table["size"].to_pylist(), strict=True))
+    known: dict[str, tuple[int, ...]] = {}
+    for plan in earlier:
+        columns = (plan.inputs[name].to_pylist() for name in ("path", "size", *TIMES))
+        known.update({path: tuple(state) for path, *state in zip(*columns, strict=True)})
+    if not known:
+        return list(inputs)
     path = table_path(store, REJECTS)
     rejected = set(read_table(path)["path"].to_pylist()) if path.is_file() else set()
 
     def is_known(path: str) -> bool:
-        return path in known and (path not in rejected or _size_of(Path(path)) == known[path])
+        return path in known and (path not in rejected or stat_file(path) == known[path])
 
     return [item for item in inputs if not is_known(str(item.path))]
-
-
-def _size_of(path: Path) -> int:
-    """Return the bytes of a file, -1 where there is none to read."""
-    return path.stat().st_size if path.is_file() else -1
 
 
 def _shard_size(info: StoreInfo | None, wanted: int | None, n_rows: int) -> int:
@@ -215,71 +243,28 @@ def _shard_size(info: StoreInfo | None, wanted: int | None, n_rows: int) -> int:
     return info.shard_stars
 
 
-def _next_row(earlier: Sequence[Path], shard_stars: int) -> int:
+def _next_row(earlier: Sequence[IngestPlan], shard_stars: int) -> int:
     """Return the first shard boundary after the rows of earlier ingests."""
-    plans = [read_plan(folder) or {} for folder in earlier]
-    used = max((int(plan.get("n_rows", 0)) for plan in plans), default=0)
+    used = max((plan.n_rows for plan in earlier), default=0)
     return -(-used // shard_stars) * shard_stars
 
 
-def _lay_out(
-    inputs: Sequence[IngestInput], counts: Sequence[int], shard_stars: int, first_row: int
-) -> pa.Table:
-    """Give each input its rows; the visits of one file stay in one shard."""
-    records, row = [], first_row
-    for item, count in zip(inputs, counts, strict=True):
-        if count > shard_stars:
-            raise UsageError(
-                f"{item.path}: {count} visits do not fit a shard of {shard_stars}; raise --shard-stars"
-            )
-        if row % shard_stars + count > shard_stars:
-            row = -(-row // shard_stars) * shard_stars
-        known = None if item.known is None else _star_to_json(item.known)
-        records.append((str(item.path), _size_of(item.path), row // shard_stars, row, count, known))
-        row += count
-    return pa.table(
-        [
-            pa.array(column, field.type)
-            for column, field in zip(zip(*records, strict=True), INPUTS_SCHEMA, strict=True)
-        ],
-        schema=INPUTS_SCHEMA,
+def is_other_ingest(plan: IngestPlan) -> bool:
+    """Tell whether the folder of a plan holds an ingest that was begun with another one."""
+    return read_plan(plan.folder) not in (None, plan.values)
+
+
+def set_ingest_aside(plan: IngestPlan) -> Path:
+    """Keep an unfinished ingest under another name, so that a new one can begin.
+
+    Returns
+    -------
+    Path
+        Where its plan and parts are now. The rows that it wrote are the new one's.
+    """
+    name = run_id(read_plan(plan.folder) or {})
+    aside = next(
+        path for path in names_aside(plan.folder.parent, f"{plan.folder.name}-{name}") if not path.exists()
     )
-
-
-def _star_to_json(star: Star) -> str:
-    """Return a star as JSON; NaN, which JSON does not know, becomes null."""
-    return json.dumps(
-        {key: None if value != value else value for key, value in asdict(star).items()}, sort_keys=True
-    )
-
-
-def star_from_json(text: str) -> Star:
-    """Return the star that the plan recorded."""
-    values = json.loads(text)
-    return Star(**values | {name: math.nan for name in MAYBE_UNKNOWN if values[name] is None})
-
-
-def _hash_of_inputs(table: pa.Table) -> str:
-    digest = sha256()
-    for record in table.to_pylist():
-        digest.update(repr(tuple(record.values())).encode())
-    return digest.hexdigest()
-
-
-def write_inputs(plan: IngestPlan) -> None:
-    """Write the inputs of a plan, one row group a shard, so that a task reads only its own."""
-    with (
-        replace_on_success(plan.folder / INPUTS_FILE) as temporary,
-        pq.ParquetWriter(temporary, INPUTS_SCHEMA, compression="zstd") as writer,
-    ):
-        column = plan.inputs["shard"]
-        for shard in plan.shards:
-            writer.write_table(plan.inputs.filter(pa.compute.equal(column, shard)))
-
-
-def read_shard_inputs(folder: Path, shard: int) -> list[dict[str, Any]]:
-    """Read the inputs of one shard."""
-    file = pq.ParquetFile(folder / INPUTS_FILE)
-    first = int(file.read_row_group(0, columns=["shard"])["shard"][0].as_py())
-    records: list[dict[str, Any]] = file.read_row_group(shard - first).to_pylist()
-    return records
+    plan.folder.rename(aside)
+    return aside

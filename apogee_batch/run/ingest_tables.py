@@ -5,20 +5,46 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from apogee_batch.errors import IntegrityError, RejectReason
+from apogee_batch.run.ingest_inputs import INPUTS_SCHEMA, TIMES
 from apogee_batch.run.ingest_plan import IngestPlan, ingest_folders, read_ingest
-from apogee_batch.run.ledger import Ledger, ShardReport
-from apogee_batch.run.plan import run_id
+from apogee_batch.run.ledger import Ledger, ShardReport, WrittenFile
+from apogee_batch.run.plan import read_plan, run_id
 from apogee_batch.schema import Column, arrow_schema, reject_columns, star_columns
 from apogee_batch.store.tables import REJECTS, STARS, read_table
-from apogee_batch.survey.apstar import RejectedSpectrum, Spectrum
+from apogee_batch.survey.apstar import FileContent, RejectedSpectrum, Spectrum
+
+CONTENTS = "contents"
+CONTENTS_SCHEMA = pa.schema(
+    [*(field for field in INPUTS_SCHEMA if field.name not in TIMES), ("blake2b", pa.string())]
+)
 
 
 def ingest_ledger(store: Path, plan: IngestPlan) -> Ledger:
     """Return the ledger of an ingest."""
     return Ledger(plan.folder / "ledger", store, run_id(plan.values))
+
+
+def ingested_files(store: Path, shard: int) -> tuple[WrittenFile, ...]:
+    """Return what the ingest of a shard wrote.
+
+    Raises
+    ------
+    IntegrityError
+        If no ledger of the store has the shard.
+    """
+    for folder in reversed(ingest_folders(store)):
+        report = Ledger(folder / "ledger", store, run_id(read_plan(folder) or {})).entry(shard)
+        if report is not None:
+            return report.files
+    raise IntegrityError(
+        f"{store}: shard {shard} is in no ledger of it, or its entry is damaged; give the 'apogee-batch "
+        "ingest' command again, which restores it"
+    )
 
 
 def part_path(folder: Path, name: str, shard: int) -> Path:
@@ -51,6 +77,27 @@ def reject_table(rejects: Sequence[RejectedSpectrum]) -> pa.Table:
         values = [getattr(reject, column.name) for reject in rejects]
         columns[column.name] = _arrow_column(column, values)
     return pa.table(columns, schema=arrow_schema(reject_columns()))
+
+
+def contents_table(inputs: Sequence[dict[str, Any]], contents: Sequence[FileContent]) -> pa.Table:
+    """Put the planned inputs of a shard beside the hash of what was read of each, null for nothing.
+
+    Parameters
+    ----------
+    inputs : sequence of dict, length n_files
+        Rows of the table of inputs.
+    contents : sequence of FileContent, length n_files
+        What was read.
+    """
+    rows = [record | {"blake2b": content.blake2b} for record, content in zip(inputs, contents, strict=True)]
+    return pa.Table.from_pylist(rows, schema=CONTENTS_SCHEMA)
+
+
+def rejects_so_far(store: Path, plan: IngestPlan) -> pa.Table:
+    """Return the rejects of the shards of an ingest that are done."""
+    done = ingest_ledger(store, plan).done(check_bytes=False)
+    parts = [read_table(part_path(plan.folder, REJECTS, shard)) for shard in sorted(done)]
+    return pa.concat_tables([reject_table([]), *parts])
 
 
 def _arrow_column(column: Column, values: Sequence[Any]) -> pa.Array:
@@ -124,24 +171,43 @@ def _drop_duplicates(plans: Sequence[IngestPlan], stars: pa.Table) -> tuple[pa.T
     """Keep the first row of each name; return the files of the others as rejects."""
     keys = stars["apstar_id"].to_numpy(zero_copy_only=False).astype(str)
     is_first = np.zeros(len(keys), bool)
-    is_first[np.unique(keys, return_index=True)[1]] = True
-    again = stars.filter(pa.array(~is_first)).to_pylist()
+    _, first, name = np.unique(keys, return_index=True, return_inverse=True)
+    is_first[first] = True
+    again = np.flatnonzero(~is_first)
+    if len(again) == 0:
+        return stars, reject_table([])
+    row = stars["row"].to_numpy()
+    copies = _files_of_rows(plans, row[again])
+    originals = _files_of_rows(plans, row[first[name[again]]])
+    apogee_ids = stars["apogee_id"].take(pa.array(again)).to_pylist()
     duplicates = [
-        RejectedSpectrum(
-            path,
-            star["apogee_id"],
-            RejectReason.DUPLICATE_STAR,
-            f"a file read before is {star['apstar_id']} too",
-        )
-        for star, path in zip(again, _paths_of_rows(plans, [star["row"] for star in again]), strict=True)
+        _describe_duplicate(apogee_id, str(keys[i]), copy, original)
+        for i, apogee_id, copy, original in zip(again, apogee_ids, copies, originals, strict=True)
     ]
     return stars.filter(pa.array(is_first)).combine_chunks(), reject_table(duplicates)
 
 
-def _paths_of_rows(plans: Sequence[IngestPlan], rows: Sequence[int]) -> list[str]:
-    """Return the file that each row was read from."""
-    if not rows:
-        return []
-    inputs = pa.concat_tables(plan.inputs for plan in plans)
-    first_rows = inputs["row"].to_numpy()
-    return [inputs["path"][int(np.searchsorted(first_rows, row, side="right")) - 1].as_py() for row in rows]
+def _describe_duplicate(
+    apogee_id: str, apstar_id: str, copy: dict[str, Any], original: dict[str, Any]
+) -> RejectedSpectrum:
+    """Tell a copy of a file from another file of the same star."""
+    same = (copy["size"], copy["blake2b"]) == (original["size"], original["blake2b"])
+    if same and copy["path"] != original["path"]:
+        reason, text = RejectReason.DUPLICATE_FILE, f"has the content of {original['path']}"
+    else:
+        reason, text = RejectReason.DUPLICATE_STAR, f"{original['path']} is {apstar_id} too"
+    return RejectedSpectrum(copy["path"], apogee_id, reason, text)
+
+
+def _files_of_rows(plans: Sequence[IngestPlan], rows: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
+    """Return path, size and content hash of the file that each row was read from."""
+    columns = ["path", "size", "row", "blake2b"]
+    tables = [
+        pq.read_table(part_path(plan.folder, CONTENTS, shard), columns=columns)
+        for plan in plans
+        for shard in plan.shards
+    ]
+    files = pa.concat_tables(tables).sort_by("row")
+    places = np.searchsorted(files["row"].to_numpy(), rows, side="right") - 1
+    found: list[dict[str, Any]] = files.take(pa.array(places)).to_pylist()
+    return found

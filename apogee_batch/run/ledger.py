@@ -1,12 +1,22 @@
-"""What is done: one entry a shard, written by the driver alone after the shard's files are on the disk."""
+"""What is done: one entry a shard, written by the driver alone after the shard's files are on the disk.
 
+An entry carries a checksum of itself. One that does not fit it is as good as none: its shard is done again.
+"""
+
+import logging
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from apogee_batch.errors import IntegrityError
-from apogee_batch.files import read_json, sha256_of_file, write_json
+from apogee_batch.files import (
+    FileDigest,
+    read_sealed_json,
+    sha256_of_file,
+    write_sealed_json,
+)
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,9 +58,31 @@ class ShardReport:
     extra: dict[str, Any]
 
 
-def describe_file(path: Path, base: Path) -> WrittenFile:
-    """Measure a file that was just written."""
-    return WrittenFile(path.relative_to(base).as_posix(), path.stat().st_size, sha256_of_file(path))
+def relative_digest(written: FileDigest, base: Path) -> WrittenFile:
+    """Name a file that was just written by its path below `base`."""
+    return WrittenFile(written.path.relative_to(base).as_posix(), written.size, written.sha256)
+
+
+def find_damage(file: WrittenFile, base: Path, *, check_bytes: bool = True) -> str | None:
+    """Say what is wrong with a file; None if it is as it was written.
+
+    Parameters
+    ----------
+    file : WrittenFile
+        What was written.
+    base : Path
+        What its path is relative to.
+    check_bytes : bool
+        Whether to compare hashes, or only sizes.
+    """
+    path = base / file.path
+    if not path.is_file():
+        return "is missing"
+    if path.stat().st_size != file.size:
+        return f"has {path.stat().st_size} bytes, not {file.size}"
+    if check_bytes and sha256_of_file(path) != file.sha256:
+        return "has other bytes than were written"
+    return None
 
 
 class Ledger:
@@ -74,18 +106,38 @@ class Ledger:
     def commit(self, report: ShardReport) -> None:
         """Record that a shard is done."""
         entry = asdict(report) | {"key": self._key, "committed": time.time()}
-        write_json(self._folder / f"{report.shard:05d}.json", entry)
+        write_sealed_json(self._path(report.shard), entry)
 
     def entries(self) -> list[ShardReport]:
-        """Read the entries of this key, in the order of their shards."""
-        reports = []
-        for path in sorted(self._folder.glob("[0-9]*.json")):
-            entry = _read_entry(path)
-            if entry.pop("key", None) == self._key:
-                del entry["committed"]
-                entry["files"] = tuple(WrittenFile(**file) for file in entry["files"])
-                reports.append(ShardReport(**entry))
-        return reports
+        """Read the entries of this key, in the order of their shards; damaged ones are left out."""
+        reports = (self._read(path) for path in self._paths())
+        return [report for report in reports if report is not None]
+
+    def entry(self, shard: int) -> ShardReport | None:
+        """Read the entry of one shard; None where there is none of this key, or it is damaged."""
+        path = self._path(shard)
+        return self._read(path) if path.is_file() else None
+
+    def _read(self, path: Path) -> ShardReport | None:
+        entry = _read_entry(path)
+        if entry is None:
+            logger.warning("%s: damaged ledger entry; its shard counts as not done", path)
+            return None
+        if entry.pop("key") != self._key:
+            return None
+        del entry["committed"]
+        entry["files"] = tuple(WrittenFile(**file) for file in entry["files"])
+        return ShardReport(**entry)
+
+    def damaged(self) -> list[Path]:
+        """Return the entries, of any key, that are not as they were written."""
+        return [path for path in self._paths() if _read_entry(path) is None]
+
+    def _path(self, shard: int) -> Path:
+        return self._folder / f"{shard:05d}.json"
+
+    def _paths(self) -> list[Path]:
+        return sorted(self._folder.glob("[0-9]*.json"))
 
     def done(self, *, check_bytes: bool = True) -> dict[int, ShardReport]:
         """Return the shards whose files are all there, with the bytes that were recorded.
@@ -95,23 +147,19 @@ class Ledger:
         check_bytes : bool
             Whether to compare hashes (default) or only sizes.
         """
-        return {report.shard: report for report in self.entries() if self._is_whole(report, check_bytes)}
-
-    def _is_whole(self, report: ShardReport, check_bytes: bool) -> bool:
-        for file in report.files:
-            path = self._base / file.path
-            if not path.is_file() or path.stat().st_size != file.size:
-                return False
-            if check_bytes and sha256_of_file(path) != file.sha256:
-                return False
-        return True
+        return {
+            report.shard: report
+            for report in self.entries()
+            if not any(find_damage(file, self._base, check_bytes=check_bytes) for file in report.files)
+        }
 
 
-def _read_entry(path: Path) -> dict[str, Any]:
+def _read_entry(path: Path) -> dict[str, Any] | None:
+    """Return an entry without its checksum; None where the two do not fit."""
     try:
-        entry: dict[str, Any] = read_json(path)
-    except ValueError as error:
-        raise IntegrityError(
-            f"{path}: damaged ledger entry ({error}); delete it to redo its shard"
-        ) from error
+        entry = read_sealed_json(path)
+    except (OSError, ValueError):
+        return None
+    if path.stem != f"{entry['shard']:05d}":  # a copy of another shard's entry
+        return None
     return entry

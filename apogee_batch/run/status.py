@@ -8,7 +8,9 @@ from apogee_batch.files import read_json
 from apogee_batch.network.checkpoint import load_checkpoint
 from apogee_batch.network.metrics import METRICS_FILE, read_metrics
 from apogee_batch.run.catalog_run import MODEL_FOLDER, inference_ledger
-from apogee_batch.run.ingest_plan import INPUTS_FILE, SUMMARY_FILE, ingest_folders
+from apogee_batch.run.ingest_inputs import INPUTS_FILE
+from apogee_batch.run.ingest_mend import read_summary
+from apogee_batch.run.ingest_plan import ingest_folders
 from apogee_batch.run.ledger import Ledger
 from apogee_batch.run.plan import read_plan, run_id
 from apogee_batch.run.publish import MANIFEST_FILE
@@ -51,8 +53,8 @@ def _store_status(store: Path) -> list[str]:
 def _ingest_line(store: Path, folder: Path) -> str:
     plan = read_plan(folder) or {}
     state = "planned"  # the list of inputs is written right after the plan
-    if (folder / SUMMARY_FILE).is_file():
-        summary = read_json(folder / SUMMARY_FILE)
+    summary = read_summary(folder)
+    if summary:
         reasons = ", ".join(f"{n} {reason}" for reason, n in summary["rejects_by_reason"].items())
         state = f"done: {summary['stars_in_store']} stars, rejected {reasons or 'none'}"
     elif (folder / INPUTS_FILE).is_file():

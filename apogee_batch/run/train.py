@@ -1,38 +1,61 @@
 """The training stage: labelled rows of the store in, a model folder out."""
 
-import json
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from apogee_batch.errors import UsageError
+from apogee_batch.errors import IntegrityError, UsageError
 from apogee_batch.files import sha256_of_file
 from apogee_batch.network.checkpoint import Checkpoint, load_checkpoint
 from apogee_batch.network.metrics import METRICS_FILE, read_metrics
 from apogee_batch.network.recipe import Recipe, load_recipe
+from apogee_batch.run.attempts import run_alone
 from apogee_batch.run.clusters import SerialExecutor, Workers, available_cores
 from apogee_batch.run.config import RunConfig
-from apogee_batch.run.ingest_plan import ingest_folders
-from apogee_batch.run.plan import read_plan, settle_plan, software_versions
+from apogee_batch.run.ingest_plan import ingest_folders, read_ingest
+from apogee_batch.run.ingest_tables import ingest_ledger
+from apogee_batch.run.plan import read_plan, set_aside, settle_plan, software_versions
 from apogee_batch.run.progress import ProgressView
-from apogee_batch.run.stages import raise_failure
+from apogee_batch.run.store_tables import require_whole_tables
 from apogee_batch.run.train_task import train_network
-from apogee_batch.store.tables import LABELS, table_path
+from apogee_batch.store.spectra import STAR_ARRAYS
+from apogee_batch.store.tables import LABELS, STARS, table_path
 
 POLL_S = 0.5
 ATTACH = "attach labels with 'apogee-batch labels attach STORE --payne TABLE'"
 
 
 def store_fingerprint(store: Path) -> str:
-    """Return a hash of everything that the store's ingests wrote, from their ledgers."""
+    """Return a hash of the spectra and of what is known of their stars, from the ledgers of the ingests.
+
+    It does not depend on where the files lay.
+
+    Raises
+    ------
+    IntegrityError
+        If a shard is in no ledger.
+    """
     digest = sha256()
     for folder in ingest_folders(store):
-        for path in sorted((folder / "ledger").glob("[0-9]*.json")):
-            files = json.loads(path.read_text(encoding="utf-8"))["files"]
-            digest.update("".join(file["sha256"] for file in files).encode())
+        plan = read_ingest(folder)
+        reports = {report.shard: report for report in ingest_ledger(store, plan).entries()}
+        for shard in plan.shards:
+            if shard not in reports:
+                raise IntegrityError(
+                    f"{folder / 'ledger'}: the entry of shard {shard} is missing or damaged; give the "
+                    "'apogee-batch ingest' command again, which restores it"
+                )
+            files = [file for file in reports[shard].files if _is_of_stars(file.path)]
+            digest.update("".join(file.sha256 for file in files).encode())
     return digest.hexdigest()
+
+
+def _is_of_stars(path: str) -> bool:
+    return f"/parts/{STARS}-" in path or path.startswith(STAR_ARRAYS)
 
 
 def plan_training(store: Path, out: Path, config: RunConfig, recipe: Recipe) -> dict[str, Any]:
@@ -41,6 +64,7 @@ def plan_training(store: Path, out: Path, config: RunConfig, recipe: Recipe) -> 
     The number of threads is part of it, since sums in another order give other last bits; where the
     user gave none, a training that was begun or planned keeps its own, also on a machine with other cores.
     """
+    require_whole_tables(store)
     labels = table_path(store, LABELS)
     if not labels.is_file():
         raise UsageError(f"{store}: has no labels to train on; {ATTACH}, or give --model")
@@ -64,8 +88,17 @@ def _planned_threads(out: Path) -> int | None:
     return None if plan is None else plan.get("threads")
 
 
-def begin_training(store: Path, out: Path, config: RunConfig) -> dict[str, Any]:
+def begin_training(store: Path, out: Path, config: RunConfig, *, is_forced: bool = False) -> dict[str, Any]:
     """Write the plan of a training, or check that the folder's training has the same one.
+
+    Parameters
+    ----------
+    store, out : Path
+        A store with labels; folder for the model.
+    config : RunConfig
+        All settings.
+    is_forced : bool
+        Whether a training with another plan is kept aside and a new one begun.
 
     Raises
     ------
@@ -73,6 +106,8 @@ def begin_training(store: Path, out: Path, config: RunConfig) -> dict[str, Any]:
         If there are no labels, or the folder holds another training or something else.
     """
     plan = plan_training(store, out, config, load_recipe(config.training.recipe))
+    if is_forced:
+        set_aside(out, plan)
     settle_plan(out, plan)
     return plan
 
@@ -116,12 +151,10 @@ def _train(
 ) -> None:
     """Let a worker train while the driver shows the epochs."""
     settings = (plan["recipe"], plan["seed"], plan["threads"], config.cluster.device)
+    call = partial(train_network, str(store), str(out), *settings)
+    follow = partial(_follow, folder=out, recipe=plan["recipe"], progress=progress)
     with _beside_the_driver(workers.executor) as executor:
-        future = executor.submit(train_network, str(store), str(out), *settings)
-        _follow(future, out, plan["recipe"], progress)
-    error = future.exception()
-    if error is not None:
-        raise_failure("the training", error)
+        run_alone(replace(workers, executor=executor), call, "the training", progress, follow=follow)
 
 
 def _beside_the_driver(executor: Executor) -> AbstractContextManager[Executor]:

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from apogee_batch.errors import IntegrityError, UsageError
-from apogee_batch.files import replace_on_success
 
+REMEDY = "give the command that wrote it again"
 STARS, LABELS, UNMATCHED, REJECTS = "stars", "labels", "unmatched_labels", "rejects"
 
 
@@ -16,14 +16,8 @@ def table_path(store: Path, name: str) -> Path:
     return store / "tables" / f"{name}.parquet"
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write a table as Parquet, whole or not at all; the same table gives the same bytes."""
-    with replace_on_success(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
-
-
 def read_table(path: Path) -> pa.Table:
-    """Read a Parquet table written by `write_table`.
+    """Read a Parquet table written by `files.write_table`.
 
     Raises
     ------
@@ -31,9 +25,10 @@ def read_table(path: Path) -> pa.Table:
         If the file is damaged.
     """
     try:
-        return pq.read_table(path)
+        return pq.ParquetFile(path, page_checksum_verification=True).read()
     except (pa.ArrowInvalid, OSError) as error:
-        raise IntegrityError(f"{path}: cannot be read as Parquet ({error})") from error
+        text = " ".join(str(error).split())
+        raise IntegrityError(f"{path}: missing or damaged ({text}); {REMEDY}") from error
 
 
 def read_stars(store: Path) -> pa.Table:

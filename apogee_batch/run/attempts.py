@@ -1,0 +1,100 @@
+"""How often a task is tried whose worker dies, and what the end of a task means for the user."""
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future, wait
+from typing import NoReturn, TypeVar
+
+from apogee_batch.errors import ApogeeBatchError, IncompleteRunError
+from apogee_batch.run.clusters import Workers, describe_death, is_lost_cluster, is_lost_worker
+from apogee_batch.run.progress import ProgressView
+
+MAX_DEATHS = 3  # tried again at most twice
+GOES_ON = "what was finished is kept, the same command goes on"
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+logger.addHandler(logging.NullHandler())  # the user is told by the progress view, not by Python's last resort
+
+
+def run_alone(
+    workers: Workers,
+    call: Callable[[], T],
+    what: str,
+    progress: ProgressView,
+    *,
+    follow: Callable[[Future[T]], None] | None = None,
+) -> T:
+    """Run one task, again when its worker dies, and return what it returns.
+
+    Parameters
+    ----------
+    workers : Workers
+        One of them runs it.
+    call : callable
+        The task; a partial of paths and numbers. It goes on by itself where an earlier attempt stopped.
+    what : str
+        What it is, for messages.
+    progress : ProgressView
+        Told when it is tried again.
+    follow : callable, optional
+        Called with the future of each attempt, to show how it goes; returns when the future is done.
+
+    Raises
+    ------
+    IncompleteRunError
+        If it ended as many workers as it may, or all are gone. What the task raises comes as it is.
+    """
+    n_deaths = 0
+    while True:
+        future = workers.executor.submit(call)
+        if follow is not None:
+            follow(future)
+        wait([future])
+        error = error_of(future)
+        if error is None:
+            return future.result()
+        if not is_lost_worker(error):
+            raise_failure(what, error)
+        n_deaths += 1
+        death = describe_death(workers, error)
+        if n_deaths == MAX_DEATHS:
+            raise IncompleteRunError(
+                f"{what}: {death}; it has ended {n_deaths} workers: give it more memory or another node; "
+                f"{GOES_ON}"
+            ) from error
+        warn(progress, f"{what}: {death}; it is tried again")
+
+
+def warn(progress: ProgressView, text: str) -> None:
+    """Tell the user and the run's log."""
+    logger.warning("%s", text)
+    progress.say(f"WARNING: {text}")
+
+
+def error_of(future: Future[T]) -> BaseException | None:
+    """Return the error of a future that is done; a cancelled one would raise it."""
+    return CancelledError() if future.cancelled() else future.exception()
+
+
+def raise_failure(what: str, error: BaseException) -> NoReturn:
+    """Raise what ended a task: lost workers as a run to resume, anything else as it is.
+
+    Parameters
+    ----------
+    what : str
+        What was worked on.
+    error : BaseException
+        What the task's future holds.
+
+    Raises
+    ------
+    IncompleteRunError
+        If there are no workers any more; nothing is wrong with the program then.
+    """
+    if is_lost_cluster(error):
+        raise IncompleteRunError(
+            f"{what}: its workers were lost ({type(error).__name__}), as when a job ends; {GOES_ON}"
+        ) from error
+    if not isinstance(error, ApogeeBatchError):
+        error.add_note(f"in {what}; what was finished is kept")
+    raise error

@@ -1,0 +1,176 @@
+"""Whether files that were ingested are still what they were."""
+
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from apogee_batch.errors import IntegrityError, UsageError
+from apogee_batch.run.attempts import run_alone
+from apogee_batch.run.clusters import Workers
+from apogee_batch.run.ingest_inputs import read_shard_inputs, star_from_json, stat_file
+from apogee_batch.run.ingest_plan import SUMMARY_FILE, IngestPlan, ingest_folders, read_ingest
+from apogee_batch.run.ingest_tables import CONTENTS, ingest_ledger, part_path
+from apogee_batch.run.plan import FORCE
+from apogee_batch.run.progress import ProgressView
+from apogee_batch.store.tables import REJECTS, read_table
+from apogee_batch.survey.apstar import Rows, read_apstar_file
+
+N_EXAMPLES = 3
+State = Literal["begun", "finished", "damaged"]
+
+
+def changed_files(
+    store: Path,
+    named: Collection[str],
+    workers: Workers,
+    progress: ProgressView,
+    *,
+    trust_mtime: bool,
+) -> dict[Path, list[str]]:
+    """Compare the files of shards that are done with what was read of them then.
+
+    Files that are gone are not looked at: a finished store does not need them, and an unfinished ingest has
+    compared its list already. Rejected files of finished ingests are read again anyway if they have changed.
+
+    Parameters
+    ----------
+    store : Path
+        Folder of the store.
+    named : collection of str
+        Paths of the files that the command names; shards without one of them are left out.
+    workers : Workers
+        Where the files are read.
+    progress : ProgressView
+        What the user sees.
+    trust_mtime : bool
+        Whether size and time of modification are enough.
+
+    Returns
+    -------
+    dict of Path to list of str
+        For the folder of each ingest with changed files: what is other than it was, one text a file.
+    """
+    found = {}
+    for folder in ingest_folders(store):
+        state: State = "finished" if (folder / SUMMARY_FILE).is_file() else "begun"
+        plan = read_ingest(folder)
+        task = partial(check_shard, str(store), folder.name, plan.values["rows"], trust_mtime, state)
+        changed = _run_all(workers, task, _shards_of(store, plan, named), progress)
+        if changed:
+            found[folder] = changed
+    return found
+
+
+def refuse_changed_files(store: Path, folder: Path, changed: Sequence[str]) -> NoReturn:
+    """Raise UsageError for files of an ingest that were replaced; the message names them."""
+    remedy = f"put the files back, or {FORCE}"
+    if (folder / SUMMARY_FILE).is_file():
+        remedy = "the store keeps what was read then; put the files back, or ingest into a new store"
+    examples = "; ".join(changed[:N_EXAMPLES])
+    raise UsageError(
+        f"{store}: {len(changed)} files are not what ingest {folder.name} read: {examples}; {remedy}"
+    )
+
+
+def _run_all(
+    workers: Workers, task: Callable[[int], list[str]], shards: Sequence[int], progress: ProgressView
+) -> list[str]:
+    """Run a task for each shard, again where its worker dies, and join what they find."""
+
+    def check(shard: int) -> list[str]:
+        return run_alone(workers, partial(task, shard), f"checking shard {shard}", progress)
+
+    threads = ThreadPoolExecutor(workers.n_workers)  # each waits for a worker
+    try:
+        return [text for found in threads.map(check, shards) for text in found]
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _shards_of(store: Path, plan: IngestPlan, named: Collection[str]) -> list[int]:
+    """Return the shards of an ingest that are done and hold a file that is named."""
+    done = ingest_ledger(store, plan).done(check_bytes=False)
+    columns = (plan.inputs[name].to_pylist() for name in ("path", "shard"))
+    touched = {shard for path, shard in zip(*columns, strict=True) if path in named}
+    return sorted(touched & done.keys())
+
+
+def check_shard(
+    store: str, ingest: str, rows: Rows, trust_mtime: bool, state: State, shard: int
+) -> list[str]:
+    """Say which files of a shard are not what was read: a task.
+
+    Parameters
+    ----------
+    store, ingest : str
+        Path of the store; name of the ingest's folder in it.
+    rows : {"combined", "visits"}
+        What was read of each file.
+    trust_mtime : bool
+        As for `changed_files`.
+    state : {"begun", "finished", "damaged"}
+        Of the ingest or, if it is damaged, of the shard: all its files are then wanted again.
+    shard : int
+        The shard.
+    """
+    folder = Path(store) / "ingest" / ingest
+    try:
+        hashes = _hashes_of(folder, shard)
+        rejected = set(read_table(part_path(folder, REJECTS, shard))["path"].to_pylist())
+    except IntegrityError:
+        if state != "damaged":
+            return []  # the shard is made again
+        hashes, rejected = {}, set()
+    if state != "finished":
+        rejected = set()
+    changes = (
+        _find_change(record, hashes.get(record["path"]), rows, trust_mtime, must_exist=state == "damaged")
+        for record in read_shard_inputs(folder, shard)
+        if record["path"] not in rejected
+    )
+    return [change for change in changes if change is not None]
+
+
+def _find_change(
+    record: dict[str, Any], blake2b: str | None, rows: Rows, trust_mtime: bool, *, must_exist: bool
+) -> str | None:
+    """Say how a file differs from what was planned and read; None if it does not."""
+    path = record["path"]
+    size, mtime_ns, _ = stat_file(path)
+    if size < 0:
+        return f"{path} is gone" if must_exist and record["size"] >= 0 else None
+    if size != record["size"]:
+        return f"{path} has {size} bytes, had {record['size']}"
+    if blake2b is None or (trust_mtime and mtime_ns == record["mtime_ns"]):
+        return None
+    known = None if record["known"] is None else star_from_json(record["known"])
+    _, found = read_apstar_file(Path(path), rows=rows, known=known)
+    return None if found.blake2b == blake2b else f"{path} has the same size and another content"
+
+
+def _hashes_of(folder: Path, shard: int) -> dict[str, str | None]:
+    """Return the hash of what was read of each file of a shard."""
+    contents = read_table(part_path(folder, CONTENTS, shard))
+    return dict(zip(contents["path"].to_pylist(), contents["blake2b"].to_pylist(), strict=True))
+
+
+def check_damaged_shards(store: Path, plan: IngestPlan, workers: Workers, progress: ProgressView) -> None:
+    """Make sure that the files of damaged shards of a finished ingest are still what was read.
+
+    Raises
+    ------
+    IntegrityError
+        If one is gone or was replaced: the shards made again from them would be others.
+    """
+    done = ingest_ledger(store, plan).done()
+    damaged = [shard for shard in plan.shards if shard not in done]
+    task = partial(check_shard, str(store), plan.folder.name, plan.values["rows"], False, "damaged")
+    changed = _run_all(workers, task, damaged, progress)
+    if changed:
+        raise IntegrityError(
+            f"{store}: shards {damaged} of ingest {plan.folder.name} are damaged, and {len(changed)} files "
+            f"that they were made from are not what they were: {'; '.join(changed[:N_EXAMPLES])}; put them "
+            "back and give the command again"
+        )

@@ -1,0 +1,170 @@
+"""What `apogee-batch ingest` does: mend what is damaged, check what is known, read what is new."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from apogee_batch.errors import UsageError
+from apogee_batch.run.clusters import Workers, open_workers
+from apogee_batch.run.config import ORDINARY, Going, RunConfig
+from apogee_batch.run.dry_run import describe_ingest
+from apogee_batch.run.ingest import IngestSummary, begin_store, count_survey, run_ingest
+from apogee_batch.run.ingest_check import changed_files, check_damaged_shards, refuse_changed_files
+from apogee_batch.run.ingest_inputs import IngestInput
+from apogee_batch.run.ingest_mend import damaged_ingests, mend_store, remove_store_leftovers
+from apogee_batch.run.ingest_plan import (
+    IngestPlan,
+    ingest_folders,
+    is_other_ingest,
+    plan_ingest,
+    set_ingest_aside,
+    store_lock,
+    unfinished_ingest,
+)
+from apogee_batch.run.lock import Lock, hold_lock
+from apogee_batch.run.logs import log_to_folder
+from apogee_batch.run.progress import ProgressView
+from apogee_batch.run.store_tables import mend_tables
+from apogee_batch.store.tables import REJECTS, table_path
+from apogee_batch.survey.allstar import Reconciliation, match_allstar, read_allstar
+from apogee_batch.survey.sources import find_apstar_files
+
+TABLE_WIDTH = 100
+
+
+def ingest(
+    sources: Sequence[str],
+    store: Path,
+    *,
+    allstar: Path | None,
+    config: RunConfig,
+    is_dry_run: bool,
+    progress: ProgressView,
+    going: Going = ORDINARY,
+) -> list[str]:
+    """Read apStar files into a store."""
+    store = store.absolute()  # workers may have another working folder
+    inputs, survey = _find_inputs(sources, allstar)
+    if is_dry_run:
+        plan = plan_ingest(store, inputs, rows=config.ingest.row, shard_stars=config.ingest.shard_stars)
+        return _ingest_dry_run(store, plan, damaged_ingests(store)) + _survey_lines(survey)
+    with hold_lock(store_lock(store), store, break_lock=going.break_lock) as lock:
+        lines = _ingest_locked(store, inputs, survey, config, progress, going, lock)
+    return lines + _survey_lines(survey)
+
+
+def _find_inputs(
+    sources: Sequence[str], allstar: Path | None
+) -> tuple[list[IngestInput], Reconciliation | None]:
+    files = find_apstar_files(sources)
+    inputs = [IngestInput(path, None) for path in files]
+    if allstar is None:
+        return inputs, None
+    survey = match_allstar(read_allstar(allstar), files)
+    inputs = [IngestInput(path, known) for path, known in survey.selected]
+    if not inputs:
+        raise UsageError(
+            f"{allstar}: none of its stars is among the {len(files)} files of {', '.join(sources)}"
+        )
+    return inputs, survey
+
+
+def _ingest_locked(
+    store: Path,
+    inputs: Sequence[IngestInput],
+    survey: Reconciliation | None,
+    config: RunConfig,
+    progress: ProgressView,
+    going: Going,
+    lock: Lock,
+) -> list[str]:
+    """Mend what is damaged, then read what is new."""
+    remove_store_leftovers(store)
+    for path in mend_store(store):
+        progress.say(f"WARNING: {path}: was lost or damaged, and is written again")
+    _mend_tables(store, progress)
+    plan = plan_ingest(store, inputs, rows=config.ingest.row, shard_stars=config.ingest.shard_stars)
+    damaged = damaged_ingests(store, check_bytes=not going.trust_mtime)
+    if plan is not None:
+        _begin(store, plan, progress, going)
+    cluster = config.cluster.model_copy(update={"device": "cpu"})
+    logs = store / "ingest" / "logs"
+    summary = None
+    with log_to_folder(logs), open_workers(cluster, logs=logs) as workers:
+        progress.say(f"workers: {workers.description}")
+        _check(store, plan, {str(item.path) for item in inputs}, workers, progress, going)
+        for broken in damaged:
+            progress.say(
+                f"WARNING: ingest {broken.folder.name} has lost files; its damaged shards are made again"
+            )
+            check_damaged_shards(store, broken, workers, progress)
+            summary = run_ingest(store, broken, workers, progress, max_bad_fraction=1.0, lock=lock)
+        if plan is not None:
+            summary = run_ingest(
+                store,
+                plan,
+                workers,
+                progress,
+                max_bad_fraction=config.ingest.max_bad_fraction,
+                survey=survey,
+                lock=lock,
+            )
+    if summary is None:
+        return [f"nothing to do: {store} holds all {len(inputs)} files already"]
+    return _ingest_lines(store, summary)
+
+
+def _begin(store: Path, plan: IngestPlan, progress: ProgressView, going: Going) -> None:
+    """Write the plan of an ingest, or check that the one that was begun is the same."""
+    if going.force_new_plan and is_other_ingest(plan):
+        progress.say(f"the ingest that was begun is kept in {set_ingest_aside(plan)}")
+    begin_store(store, plan)
+
+
+def _check(
+    store: Path,
+    plan: IngestPlan | None,
+    named: Collection[str],
+    workers: Workers,
+    progress: ProgressView,
+    going: Going,
+) -> None:
+    """Compare the files of shards that are done with what was read; an unfinished ingest may begin anew."""
+    for folder, changed in changed_files(
+        store, named, workers, progress, trust_mtime=going.trust_mtime
+    ).items():
+        if not (going.force_new_plan and plan is not None and plan.folder == folder):
+            refuse_changed_files(store, folder, changed)
+        progress.say(f"the ingest that was begun is kept in {set_ingest_aside(plan)}")
+        begin_store(store, plan)
+
+
+def _mend_tables(store: Path, progress: ProgressView) -> None:
+    """Write damaged tables again, which planning reads, unless what they are made of is damaged too."""
+    if unfinished_ingest(store) or not ingest_folders(store) or damaged_ingests(store, check_bytes=False):
+        return
+    for path in mend_tables(store):
+        progress.say(f"WARNING: {path}: was lost or damaged, and is written again")
+
+
+def _ingest_dry_run(store: Path, plan: IngestPlan | None, damaged: Sequence[IngestPlan]) -> list[str]:
+    lines = [f"would make lost shards of ingest {broken.folder.name} again" for broken in damaged]
+    return lines + (["no file is new"] if plan is None else describe_ingest(store, plan))
+
+
+def _ingest_lines(store: Path, summary: IngestSummary) -> list[str]:
+    counts = summary.counts
+    lines = [f"{store}: {counts['stars_in_store']} spectra; {counts['inputs']} files read"]
+    if counts["rejects_in_store"]:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in counts["rejects_by_reason"].items())
+        lines.append(f"rejected: {reasons} (reasons in {table_path(store, REJECTS)})")
+    lines.append(
+        f"SNR card against median(flux/err): {counts['snr_checked']} compared, "
+        f"{counts['snr_differs']} differ by over 1 %"
+    )
+    return lines
+
+
+def _survey_lines(survey: Reconciliation | None) -> list[str]:
+    if survey is None:
+        return []
+    return ["allStar: " + ", ".join(f"{n} {name}" for name, n in count_survey(survey).items())]

@@ -1,0 +1,172 @@
+"""What a worker does to ingest: read the files of one shard, write its rows."""
+
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from apogee_batch.errors import RejectReason
+from apogee_batch.files import write_table
+from apogee_batch.run.ingest_inputs import read_shard_inputs, star_from_json
+from apogee_batch.run.ingest_tables import (
+    CONTENTS,
+    contents_table,
+    part_path,
+    reject_table,
+    star_table,
+)
+from apogee_batch.run.ledger import ShardReport, relative_digest
+from apogee_batch.store.spectra import STAGING, open_store, write_shard
+from apogee_batch.store.tables import REJECTS, STARS
+from apogee_batch.survey.apstar import FileContent, RejectedSpectrum, Rows, Spectrum, read_apstar_file
+from apogee_batch.survey.identity import guess_apogee_id
+from apogee_batch.survey.pixels import N_PIXELS
+from apogee_batch.survey.spectrum import AnyArray
+
+
+@dataclass
+class ShardContent:
+    """What the files of a shard gave.
+
+    Attributes
+    ----------
+    spectra : list of Spectrum
+        In the order of their rows.
+    rows : list of int
+        The store's row of each.
+    rejects : list of RejectedSpectrum
+        Files of no use.
+    contents : list of FileContent
+        Of every file, in the order of the inputs.
+    n_used : int
+        Files that gave a spectrum.
+    """
+
+    spectra: list[Spectrum] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    rejects: list[RejectedSpectrum] = field(default_factory=list)
+    contents: list[FileContent] = field(default_factory=list)
+    n_used: int = 0
+
+
+def ingest_shard(
+    store: str,
+    ingest: str,
+    rows: Rows,
+    shard: int,
+    *,
+    excluded: Sequence[int] = (),
+    only: Sequence[int] | None = None,
+) -> ShardReport:
+    """Read the files of one shard and write its rows: a task.
+
+    Parameters
+    ----------
+    store, ingest : str
+        Path of the store; name of the ingest's folder in it.
+    rows : {"combined", "visits"}
+        What becomes a row.
+    shard : int
+        The shard.
+    excluded : sequence of int
+        Places among the shard's files of those that end a worker; they are not opened.
+    only : sequence of int, optional
+        Read just the files in these places, and write nothing.
+    """
+    started = time.monotonic()
+    base, folder = Path(store), Path(store) / "ingest" / ingest
+    inputs = read_shard_inputs(folder, shard)
+    if only is not None:
+        inputs = [inputs[place] for place in only]
+    content = read_files(inputs, rows, excluded=excluded)
+    info = open_store(base)
+    offset = np.array(content.rows, np.int64) - info.shard_rows(shard)[0]
+    written = []
+    if only is None:
+        written = write_shard(
+            info,
+            shard,
+            offset=offset.astype(np.int32),
+            flux=_stack([spectrum.flux for spectrum in content.spectra], np.float32),
+            err=_stack([spectrum.err for spectrum in content.spectra], np.float32),
+            mask=_stack([spectrum.mask for spectrum in content.spectra], np.int32),
+        )
+        for name, table in _tables(inputs, content).items():
+            written.append(write_table(part_path(folder, name, shard), table, staging=base / STAGING))
+    return ShardReport(
+        shard=shard,
+        n_inputs=len(inputs),
+        n_stars=len(content.spectra),
+        n_rejected=len(content.rejects),
+        files=tuple(relative_digest(file, base) for file in written),
+        seconds=time.monotonic() - started,
+        host=socket.gethostname(),
+        extra={"n_used": content.n_used},
+    )
+
+
+def _tables(inputs: Sequence[dict[str, Any]], content: ShardContent) -> dict[str, pa.Table]:
+    return {
+        STARS: star_table(content.spectra, content.rows),
+        REJECTS: reject_table(content.rejects),
+        CONTENTS: contents_table(inputs, content.contents),
+    }
+
+
+def _stack(arrays: Sequence[AnyArray], dtype: type) -> AnyArray:
+    return np.stack(arrays) if arrays else np.empty((0, N_PIXELS), dtype)
+
+
+def read_files(inputs: Sequence[dict[str, Any]], rows: Rows, *, excluded: Sequence[int] = ()) -> ShardContent:
+    """Read every file, and count those that gave a spectrum; a bad one costs its own rows only.
+
+    Parameters
+    ----------
+    inputs : sequence of dict
+        Rows of the table of inputs.
+    rows : {"combined", "visits"}
+        What becomes a row.
+    excluded : sequence of int
+        Places of files that are not to be opened.
+    """
+    found = ShardContent()
+    for place, record in enumerate(inputs):
+        if place in excluded:
+            read: list[Spectrum] | RejectedSpectrum = _reject_unopened(Path(record["path"]))
+            content = FileContent(record["size"], None)
+        else:
+            read, content = _read_file(record, rows)
+        found.contents.append(content)
+        if isinstance(read, RejectedSpectrum):
+            found.rejects.append(read)
+            continue
+        found.spectra += read
+        found.rows += range(record["row"], record["row"] + len(read))
+        found.n_used += 1
+    return found
+
+
+def _reject_unopened(path: Path) -> RejectedSpectrum:
+    text = "each worker that read it was lost, as by a crash in native code or for want of memory"
+    return RejectedSpectrum(str(path), guess_apogee_id(path, None), RejectReason.WORKER_KILLED, text)
+
+
+def _read_file(record: dict[str, Any], rows: Rows) -> tuple[list[Spectrum] | RejectedSpectrum, FileContent]:
+    """Read one file, which must still be the planned one."""
+    known = None if record["known"] is None else star_from_json(record["known"])
+    path = Path(record["path"])
+    read, content = read_apstar_file(path, rows=rows, known=known)
+    problem = None
+    if content.blake2b is not None and content.size != record["size"]:
+        problem = f"has {content.size} bytes, had {record['size']} when the ingest was planned"
+    elif isinstance(read, list) and len(read) > record["n_rows"]:
+        problem = f"has {len(read)} spectra, had {record['n_rows']} when the ingest was planned"
+    if problem is not None:
+        apogee_id = read[0].star.apogee_id if isinstance(read, list) else read.apogee_id
+        read = RejectedSpectrum(str(path), apogee_id, RejectReason.CHANGED, problem)
+    return read, content

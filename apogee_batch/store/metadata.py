@@ -1,0 +1,66 @@
+"""Whether the metadata of a store are what they should be, and how to write them again.
+
+All of them follow from the number of rows and the size of a shard, so nothing is lost with them.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from zarr.core.buffer import Buffer
+from zarr.storage import MemoryStore
+
+from apogee_batch.files import write_bytes
+from apogee_batch.store.layout import METADATA_FILE, make_empty
+
+
+def find_metadata_damage(path: Path, *, n_rows: int, shard_stars: int) -> list[tuple[Path, str]]:
+    """Compare the metadata and the wavelengths of a store with those of a new one.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the store.
+    n_rows, shard_stars : int
+        What its ingests say.
+
+    Returns
+    -------
+    list of (Path, str)
+        The files that differ, and how.
+    """
+    damage = []
+    for name, expected in _expected(n_rows, shard_stars).items():
+        file = path / name
+        if not file.is_file():
+            damage.append((file, "is missing"))
+        elif name.endswith(METADATA_FILE):
+            if _read_json(file.read_bytes()) != _read_json(expected.to_bytes()):
+                damage.append((file, "is damaged"))
+        elif file.read_bytes() != expected.to_bytes():
+            damage.append((file, "has other bytes than were written"))
+    return damage
+
+
+def restore_metadata(path: Path, *, n_rows: int, shard_stars: int) -> list[Path]:
+    """Write again what `find_metadata_damage` finds; return the files."""
+    expected = _expected(n_rows, shard_stars)
+    damaged = [file for file, _ in find_metadata_damage(path, n_rows=n_rows, shard_stars=shard_stars)]
+    for file in damaged:
+        write_bytes(file, expected[file.relative_to(path).as_posix()].to_bytes())
+    return damaged
+
+
+def _expected(n_rows: int, shard_stars: int) -> dict[str, Buffer]:
+    """Return the files of an empty store."""
+    held: dict[str, Buffer] = {}
+    make_empty(MemoryStore(held), n_rows=n_rows, shard_stars=shard_stars)
+    return held
+
+
+def _read_json(content: bytes) -> Any:
+    """Return what a JSON text says, so that only its meaning is compared; None for what is no JSON."""
+    try:
+        return json.loads(content)
+    except ValueError:
+        return None
