@@ -1,0 +1,455 @@
+"""What was read, planned or set is not what it was: the program notices, says what, and loses nothing."""
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apogee_batch import files
+from apogee_batch.errors import UsageError
+from apogee_batch.run import commands
+from apogee_batch.run.commands import Going
+from apogee_batch.run.config import RunConfig
+from apogee_batch.run.progress import SilentView
+from apogee_batch.store.tables import read_stars, read_table, table_path
+from apogee_batch.survey.simulate import SimulatedSurvey
+from apogee_batch.survey.sources import find_apstar_files
+
+pytestmark = pytest.mark.fault
+
+N_FILES = 20  # a shard of 16, and one of 4
+TRUSTING, FORCED = Going(trust_mtime=True), Going(force_new_plan=True)
+
+
+class Crash(BaseException):
+    """What no code of the program expects."""
+
+
+class Listener(SilentView):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def crash_after(
+    pattern: str, call: Callable[[], object], happens: Callable[[], object] | None = None
+) -> None:
+    """Let `call` commit a file whose path matches the pattern, and then nothing more, or something happen."""
+    is_over = False
+
+    def step(name: str, path: Path) -> None:
+        nonlocal is_over
+        if name == "committed" and path.match(pattern) and not is_over:
+            is_over = True
+            if happens is None:
+                raise Crash
+            happens()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "on_commit_step", step)
+        if happens is None:
+            with pytest.raises(Crash):
+                call()
+        else:
+            call()
+    assert is_over, f"nothing like {pattern} was committed"
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def spoil(path: Path) -> bytes:
+    """Return the content of a file with another flux; as many bytes."""
+    content = bytearray(path.read_bytes())
+    at = content.index(b"XTENSION") + 2 * 2880 + 4 * 4000  # within the flux of the first row
+    content[at : at + 4] = b"\x42\x28\x00\x00" if content[at : at + 4] != b"\x42\x28\x00\x00" else b"\x42" * 4
+    return bytes(content)
+
+
+def rewrite(path: Path, content: bytes, *, keep_mtime: bool) -> None:
+    """Write a file anew; the clock may be too coarse to tell, so an honest time is moved on."""
+    found = path.stat()
+    path.write_bytes(content)
+    later = found.st_mtime_ns if keep_mtime else found.st_mtime_ns + 5_000_000_000
+    os.utime(path, ns=(later, later))
+
+
+@dataclass(frozen=True)
+class Desk:
+    """A folder of apStar files, and the store that is made of it."""
+
+    folder: Path
+    store: Path
+    config: RunConfig
+
+    def ingest(self, going: Going = commands.ORDINARY, **changes: Any) -> list[str]:
+        options: dict[str, Any] = {"allstar": None, "config": self.config, "progress": SilentView()}
+        sources = [str(self.folder)]
+        return commands.ingest(sources, self.store, **options | changes, is_dry_run=False, going=going)
+
+    def stop(self, **changes: Any) -> None:
+        """Ingest the first of two shards."""
+        crash_after("ledger/*.json", lambda: self.ingest(**changes))
+
+    @property
+    def paths(self) -> list[Path]:
+        return find_apstar_files([str(self.folder)])
+
+    def rejects(self) -> dict[str, str]:
+        rows = read_table(table_path(self.store, "rejects")).to_pylist()
+        return {row["path"]: row["reason"] for row in rows}
+
+    def shard_bytes(self) -> dict[str, bytes]:
+        kept = content_of(self.store)
+        return {name: kept[name] for name in kept if name.startswith(("flux/c", "err/c", "mask/c"))}
+
+
+@pytest.fixture
+def desk(survey: SimulatedSurvey, serial_config: RunConfig, tmp_path: Path) -> Desk:
+    found = Desk(tmp_path / "stars", tmp_path / "s.zarr", serial_config)
+    for path in find_apstar_files([str(survey.spectra)])[:N_FILES]:
+        copy = found.folder / path.relative_to(survey.spectra)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, copy)
+    return found
+
+
+@pytest.fixture
+def spare(survey: SimulatedSurvey) -> Path:
+    """A star that is in no store yet."""
+    return find_apstar_files([str(survey.spectra)])[-1]
+
+
+def add(desk: Desk, spare: Path) -> list[str]:
+    path = desk.folder / spare.name
+    shutil.copy(spare, path)
+    return [f"1 files added ({path})"]
+
+
+def remove(desk: Desk, spare: Path) -> list[str]:
+    path = desk.paths[3]
+    path.unlink()
+    return [f"1 files removed ({path})"]
+
+
+def lengthen(place: int) -> Callable[[Desk, Path], list[str]]:
+    def change(desk: Desk, spare: Path) -> list[str]:
+        path = desk.paths[place]
+        size = path.stat().st_size
+        rewrite(path, path.read_bytes() + bytes(2880), keep_mtime=True)
+        return [str(path), str(size), str(size + 2880)]
+
+    return change
+
+
+def swap_flux(desk: Desk, spare: Path) -> list[str]:
+    path = desk.paths[3]
+    rewrite(path, spoil(path), keep_mtime=True)
+    return [f"{path} has the same size and another content"]
+
+
+CHANGES = {
+    "a file more": add,
+    "a file less": remove,
+    "a longer file that was read": lengthen(3),
+    "a longer file that was not read": lengthen(-1),
+    "another content of the same size and time": swap_flux,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_an_ingest_does_not_go_on_with_other_files(
+    desk: Desk, spare: Path, change: Callable[[Desk, Path], list[str]]
+) -> None:
+    desk.stop()
+    said = change(desk, spare)
+    before = content_of(desk.store)
+    with pytest.raises(UsageError, match="--force-new-plan") as caught:
+        desk.ingest()
+    assert all(text in str(caught.value) for text in said)
+    assert caught.value.exit_code == 2
+    after = content_of(desk.store)
+    assert {name: after[name] for name in before if "logs/" not in name} == {
+        name: before[name] for name in before if "logs/" not in name
+    }, "a refusal changes nothing"
+
+
+def test_to_trust_the_time_of_a_file_is_to_trust_it(desk: Desk, spare: Path) -> None:
+    desk.stop()
+    swap_flux(desk, spare)
+    desk.ingest(TRUSTING)
+    assert len(read_stars(desk.store)) == N_FILES
+
+
+def test_a_new_time_is_looked_into_even_where_times_are_trusted(desk: Desk) -> None:
+    desk.stop()
+    path = desk.paths[3]
+    rewrite(path, spoil(path), keep_mtime=False)
+    with pytest.raises(UsageError, match=re.escape(f"{path} has the same size and another content")):
+        desk.ingest(TRUSTING)
+
+
+@pytest.mark.parametrize("going", [commands.ORDINARY, TRUSTING], ids=["by content", "by time"])
+def test_a_file_that_was_only_touched_has_not_changed(desk: Desk, going: Going) -> None:
+    desk.stop()
+    for path in desk.paths:
+        rewrite(path, path.read_bytes(), keep_mtime=False)
+    desk.ingest(going)
+    assert len(read_stars(desk.store)) == N_FILES
+
+
+def test_an_ingest_does_not_go_on_with_another_summary(
+    desk: Desk, survey: SimulatedSurvey, tmp_path: Path
+) -> None:
+    desk.stop(allstar=survey.allstar)
+    with pytest.raises(UsageError, match="the allStar summary says other things of the stars"):
+        desk.ingest()
+    desk.ingest(allstar=survey.allstar)
+    assert len(read_stars(desk.store)) == N_FILES
+
+
+def other_version(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("apogee_batch.run.plan.version", lambda name: "9.9" if name == "apogee-batch" else "1.0")
+
+
+def test_an_ingest_does_not_go_on_with_another_version(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.stop()
+    other_version(monkeypatch)
+    with pytest.raises(UsageError, match=r"software\.apogee-batch: .* -> 9\.9"):
+        desk.ingest()
+
+
+def test_a_forced_ingest_keeps_the_old_one_and_ends_as_a_new_one(desk: Desk, spare: Path) -> None:
+    desk.stop()
+    before = content_of(desk.store / "ingest" / "0001")
+    add(desk, spare)
+    view = Listener()
+    desk.ingest(FORCED, progress=view)
+    (aside,) = (desk.store / "ingest").glob("old-0001-*")
+    assert any(str(aside) in line for line in view.lines)
+    assert content_of(aside) == before
+    fresh = replace(desk, store=desk.store.with_name("fresh.zarr"))
+    fresh.ingest()
+    assert desk.shard_bytes() == fresh.shard_bytes()
+    assert read_stars(desk.store).equals(read_stars(fresh.store))
+    assert "nothing to do" in desk.ingest()[0]
+
+
+def test_a_forced_ingest_of_fewer_files_ends_as_a_new_one(desk: Desk) -> None:
+    desk.stop()
+    for path in desk.paths[10:]:
+        path.unlink()
+    desk.ingest(FORCED)
+    fresh = replace(desk, store=desk.store.with_name("fresh.zarr"))
+    fresh.ingest()
+    assert read_stars(desk.store).equals(read_stars(fresh.store))
+    assert desk.shard_bytes() == fresh.shard_bytes()
+
+
+def test_a_file_of_a_finished_ingest_that_was_replaced_is_named(desk: Desk, spare: Path) -> None:
+    desk.ingest()
+    before = content_of(desk.store / "tables")
+    said = swap_flux(desk, spare)[0]
+    add(desk, spare)
+    with pytest.raises(
+        UsageError, match=re.escape(said) + ".*put the files back, or ingest into a new store"
+    ):
+        desk.ingest()
+    assert content_of(desk.store / "tables") == before
+
+
+def test_a_finished_store_does_not_need_its_files(desk: Desk) -> None:
+    desk.ingest()
+    for path in desk.paths[:5]:
+        path.unlink()
+    assert "nothing to do" in desk.ingest()[0]
+    assert len(read_stars(desk.store)) == N_FILES
+
+
+@pytest.mark.parametrize("keep_mtime", [False, True], ids=["new time", "same time"])
+def test_a_rejected_file_that_was_mended_is_read_by_the_next_ingest(desk: Desk, keep_mtime: bool) -> None:
+    path = desk.paths[3]
+    good = path.read_bytes()
+    rewrite(path, b"?" + good[1:], keep_mtime=True)
+    desk.ingest()
+    assert desk.rejects() == {str(path): "NOT_FITS"}
+    rewrite(path, good, keep_mtime=keep_mtime)
+    desk.ingest()
+    assert desk.rejects() == {}
+    assert len(read_stars(desk.store)) == N_FILES
+
+
+@pytest.mark.parametrize("place", [3, -1], ids=["first shard", "last shard"])
+def test_a_file_that_changes_while_it_is_ingested_is_read_by_the_next_ingest(desk: Desk, place: int) -> None:
+    path = desk.paths[place]
+    longer = path.read_bytes() + bytes(2880)
+    crash_after("inputs.parquet", desk.ingest, lambda: rewrite(path, longer, keep_mtime=False))
+    assert desk.rejects() == {str(path): "CHANGED"}
+    desk.ingest()
+    assert desk.rejects() == {}
+    assert len(read_stars(desk.store)) == N_FILES
+
+
+def test_a_copy_of_a_file_is_told_from_another_file_of_its_star(desk: Desk) -> None:
+    first, second = desk.paths[:2]
+    copy, other = desk.folder / "z" / first.name, desk.folder / "z" / second.name
+    copy.parent.mkdir()
+    shutil.copy(first, copy)
+    other.write_bytes(spoil(second))
+    desk.ingest()
+    assert desk.rejects() == {str(copy): "DUPLICATE_FILE", str(other): "DUPLICATE_STAR"}
+    assert len(read_stars(desk.store)) == N_FILES
+    assert "nothing to do" in desk.ingest()[0], "duplicates are known files too"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A store with labels, a model, and the run that is made of both."""
+
+    store: Path
+    model: Path
+    run: Path
+    config: RunConfig
+
+    def make(self, going: Going = commands.ORDINARY, **inference: Any) -> list[str]:
+        config = self.config
+        if inference:
+            config = config.model_copy(update={"inference": config.inference.model_copy(update=inference)})
+        options: dict[str, Any] = {"config": config, "progress": SilentView(), "is_dry_run": False}
+        return commands.make_catalog(self.store, self.run, model=self.model, **options, going=going)
+
+    def stop(self) -> None:
+        crash_after("ledger/*.json", self.make)
+
+
+@pytest.fixture
+def bench(labelled_store: Path, finished_run: Path, serial_config: RunConfig, tmp_path: Path) -> Bench:
+    shutil.copytree(labelled_store, tmp_path / "s.zarr")
+    return Bench(tmp_path / "s.zarr", finished_run / "model", tmp_path / "run", serial_config)
+
+
+@pytest.fixture(scope="module")
+def other_model(
+    labelled_store: Path, serial_config: RunConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("other") / "model"
+    training = serial_config.training.model_copy(update={"seed": 1})
+    config = serial_config.model_copy(update={"training": training})
+    commands.train(labelled_store, folder, config=config, progress=SilentView())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"seed": 1}, "seed: 0 -> 1"),
+        ({"realizations": 4}, "realizations: 3 -> 4"),
+        ({"err_cap": "mean"}, "err_cap: median -> mean"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_settings(bench: Bench, changed: dict[str, Any], said: str) -> None:
+    bench.stop()
+    with pytest.raises(UsageError, match=f"begun with another plan .*{said}.*--force-new-plan"):
+        bench.make(**changed)
+
+
+def test_a_run_does_not_go_on_with_another_model(bench: Bench, other_model: Path) -> None:
+    bench.stop()
+    with pytest.raises(UsageError, match=r"model\.given: [0-9a-f]+\.\.\. -> [0-9a-f]+"):
+        replace(bench, model=other_model).make()
+
+
+def test_a_run_does_not_go_on_with_labels_attached_anew(bench: Bench, survey: SimulatedSurvey) -> None:
+    bench.stop()
+    commands.attach(bench.store, {"payne": [survey.labels["payne"]]}, column_map=[])
+    with pytest.raises(UsageError, match=r"inputs_sha256\.labels: "):
+        bench.make()
+
+
+def test_a_run_does_not_go_on_with_a_store_that_has_grown(
+    bench: Bench, survey: SimulatedSurvey, tmp_path: Path
+) -> None:
+    bench.stop()
+    paths = [tmp_path / f"apStar-r9-2M0000000{i}+0000000.fits" for i in range(2)]
+    for path, source in zip(paths, find_apstar_files([str(survey.spectra)]), strict=False):
+        shutil.copy(source, path)
+    commands.ingest(
+        [str(path) for path in paths],
+        bench.store,
+        allstar=None,
+        config=bench.config,
+        is_dry_run=False,
+        progress=SilentView(),
+    )
+    with pytest.raises(UsageError, match=r"inputs_sha256\.stars: .*store_sha256: "):
+        bench.make()
+
+
+def test_a_run_does_not_go_on_with_another_version(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.stop()
+    other_version(monkeypatch)
+    with pytest.raises(UsageError, match=r"software\.apogee-batch: .* -> 9\.9"):
+        bench.make()
+
+
+@pytest.mark.parametrize("is_finished", [False, True], ids=["stopped", "finished"])
+def test_a_forced_run_keeps_the_old_one_and_ends_as_a_new_one(bench: Bench, is_finished: bool) -> None:
+    (bench.make if is_finished else bench.stop)()
+    before = content_of(bench.run)
+    bench.make(FORCED, seed=1)
+    (aside,) = bench.run.glob("old-*")
+    assert content_of(aside) == before
+    fresh = replace(bench, run=bench.run.with_name("fresh"))
+    fresh.make(seed=1)
+    for name in ("catalog/catalog.parquet", "catalog/catalog.fits", "rejects.parquet", "manifest.json"):
+        assert (bench.run / name).read_bytes() == (fresh.run / name).read_bytes()
+
+
+def test_a_forced_run_with_the_same_plan_goes_on(bench: Bench, finished_run: Path) -> None:
+    bench.stop()
+    entry = next(bench.run.glob("ledger/*.json"))
+    before = entry.read_bytes()
+    bench.make(FORCED)
+    assert entry.read_bytes() == before
+    assert not list(bench.run.glob("old-*"))
+
+
+@pytest.mark.parametrize("is_finished", [False, True], ids=["stopped", "finished"])
+def test_a_forced_training_keeps_the_old_one_and_ends_as_a_new_one(bench: Bench, is_finished: bool) -> None:
+    folder = bench.run
+
+    def train(seed: int, out: Path = folder, going: Going = commands.ORDINARY) -> list[str]:
+        training = bench.config.training.model_copy(update={"seed": seed})
+        config = bench.config.model_copy(update={"training": training})
+        return commands.train(bench.store, out, config=config, progress=SilentView(), going=going)
+
+    if is_finished:
+        train(0)
+    else:
+        crash_after("state.json", lambda: train(0))
+    before = content_of(folder)
+    with pytest.raises(UsageError, match="seed: 0 -> 1"):
+        train(1)
+    train(1, going=FORCED)
+    (aside,) = folder.glob("old-*")
+    assert {name: content for name, content in content_of(aside).items() if "logs/" not in name} == {
+        name: content for name, content in before.items() if "logs/" not in name
+    }
+    train(1, out=folder.with_name("fresh"))
+    assert (folder / "model.safetensors").read_bytes() == (
+        folder.with_name("fresh") / "model.safetensors"
+    ).read_bytes()
