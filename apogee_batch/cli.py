@@ -106,6 +106,7 @@ def attach(
     column_map: Annotated[
         list[str] | None, typer.Option("--map", metavar="OURS=THEIRS", help="Name of a column, as teff=TEFF.")
     ] = None,
+    break_lock: BreakLock = False,
     config: Config = None,
 ) -> None:
     """Attach label tables (FITS, CSV, ECSV, Parquet, VOTable) to the stars of a store."""
@@ -113,7 +114,10 @@ def attach(
     from apogee_batch.run import commands
 
     tables = {"payne": payne or [], "mstar": mstar or [], "yso": yso or []}
-    print_lines(commands.attach(store, tables, column_map=column_map or []))
+    going = commands.Going(break_lock=break_lock)
+    with open_view():
+        lines = commands.attach(store, tables, column_map=column_map or [], going=going)
+    print_lines(lines)
 
 
 @app.command(epilog="\b\nExample:\n  apogee-batch train dr14.zarr --out model1")

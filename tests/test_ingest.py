@@ -404,3 +404,34 @@ def test_other_products_are_rejected_for_reasons_of_their_own(
         ingest([shared_data / "not-apstar"], tmp_path / "s.zarr", accept_bad(serial_config))
     rejects = read_table(table_path(tmp_path / "s.zarr", "rejects")).to_pylist()
     assert len(rejects) == len({reject["reason"] for reject in rejects}) == 2
+
+
+def test_a_copy_under_another_identity_is_still_a_copy(
+    survey: SimulatedSurvey, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    store, copies = tmp_path / "s.zarr", tmp_path / "copies"
+    ingest([survey.spectra], store, serial_config, allstar=survey.allstar)
+    before = read_stars(store)
+    copies.mkdir()
+    for path in find_apstar_files([str(survey.spectra)])[:3]:
+        shutil.copy(path, copies / path.name.replace("apStar-r8", "apStar-r7"))
+    ingest([copies], store, serial_config)
+    assert read_stars(store).equals(before)
+    rejects = read_table(table_path(store, "rejects")).to_pylist()
+    assert [reject["reason"] for reject in rejects] == ["DUPLICATE_FILE"] * 3
+    assert {Path(reject["path"]).parent for reject in rejects} == {copies}
+
+
+def test_the_copies_of_a_file_of_visits_are_told_by_each_visit(
+    survey: SimulatedSurvey, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    first = find_apstar_files([str(survey.spectra)])[0]
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        shutil.copy(first, tmp_path / name / first.name)
+    ingest([tmp_path / "a"], tmp_path / "one.zarr", visits_config(serial_config))
+    ingest([tmp_path / "a", tmp_path / "b"], tmp_path / "s.zarr", visits_config(serial_config))
+    kept = read_stars(tmp_path / "s.zarr")
+    assert kept.equals(read_stars(tmp_path / "one.zarr"))
+    rejects = read_table(table_path(tmp_path / "s.zarr", "rejects")).to_pylist()
+    assert [reject["reason"] for reject in rejects] == ["DUPLICATE_FILE"] * len(kept)

@@ -83,3 +83,18 @@ def test_the_damage_of_a_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"ab")
     assert find_damage(written, tmp_path) == "has 2 bytes, not 3"
     assert find_damage(WrittenFile("b", 0, ""), tmp_path) == "is missing"
+
+
+def test_what_is_to_be_done_again_is_said(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger", tmp_path, "key")
+    for shard in range(4):
+        ledger.commit(report(tmp_path, shard, b"abc"))
+    assert ledger.problems(ledger.done()) == []
+    (tmp_path / "part-1").write_bytes(b"abd")
+    (tmp_path / "part-2").unlink()
+    damage(tmp_path / "ledger" / "00003.json", "cut")
+    assert ledger.problems(ledger.done()) == [
+        f"{tmp_path / 'ledger' / '00003.json'}: damaged ledger entry",
+        f"{tmp_path / 'part-1'}: has other bytes than were written",
+        f"{tmp_path / 'part-2'}: is missing",
+    ]

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from apogee_batch.errors import UsageError
 from apogee_batch.run.logs import log_to_folder
-from apogee_batch.run.progress import BarView, PlainView, progress_view
+from apogee_batch.run.progress import SAID, BarView, PlainView, progress_view
 
 
 def console(*, is_terminal: bool) -> tuple[Console, io.StringIO]:
@@ -81,3 +81,24 @@ def test_a_log_is_json_lines_with_the_error_that_ended_it(tmp_path: Path) -> Non
     assert lines[0]["time"].endswith("Z")
     handlers = logging.getLogger("apogee_batch").handlers
     assert all(isinstance(handler, logging.NullHandler) for handler in handlers)
+
+
+def test_warnings_of_the_package_are_said_once(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    logger = logging.getLogger("apogee_batch.run.lock")
+    with progress_view(Console(file=stream)):
+        logger.warning("took over the lock of %s", "pid 7")
+        logger.warning("shard 3 is tried again", extra=SAID)
+        logger.info("between us")
+    logger.warning("after the end")
+    assert stream.getvalue() == "WARNING: took over the lock of pid 7\n"
+
+
+def test_a_full_disk_does_not_speak_through_the_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "driver.jsonl").symlink_to("/dev/full")
+    with log_to_folder(tmp_path) as logger:
+        logger.info("x" * 100_000)
+    told = capsys.readouterr()
+    assert told.err == told.out == ""

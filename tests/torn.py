@@ -53,10 +53,8 @@ RUN_KINDS = (  # of a finished run with a given model
 )
 MODEL_KINDS = ("plan.json", "model.json", "model.safetensors", "MODEL_CARD.md", "metrics.jsonl")
 
-UNFINISHED = ("ingest/0001/summary.json", "manifest.json")  # the last file of all: without it, not finished
-# Nobody reads all of a Parquet file: its statistics are compared only where a hash of the file is known.
-JUDGED_BY_CONTENT = ("ingest/0001/inputs.parquet",)
-DATA_OF_PARQUET = (0.003, 0.011)  # where the first page of that file lies
+# The last file of all: without it, not finished. A model is whole without the metrics of its training.
+UNFINISHED = ("ingest/0001/summary.json", "manifest.json", "metrics.jsonl")
 # The summary's match is there only where a summary was given; here it has no rows, so nothing but a footer.
 UNTOLD = {("ingest/0001/allstar_match.parquet", way) for way in ("flip", "delete")}
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from apogee_batch.errors import UsageError
+from apogee_batch.files import remove_leftovers
 from apogee_batch.network.card import write_model_card
 from apogee_batch.network.checkpoint import (
     HEADER_FILE,
@@ -59,6 +60,7 @@ def train_in_folder(
     IntegrityError
         If what the folder holds is damaged.
     """
+    remove_leftovers(folder)  # of a training that was killed in here: 90 MB each
     if (folder / HEADER_FILE).exists():
         return _finished(folder, training_set, recipe, seed)
     folder.mkdir(parents=True, exist_ok=True)

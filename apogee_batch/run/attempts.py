@@ -7,13 +7,12 @@ from typing import NoReturn, TypeVar
 
 from apogee_batch.errors import ApogeeBatchError, IncompleteRunError
 from apogee_batch.run.clusters import Workers, describe_death, is_lost_cluster, is_lost_worker
-from apogee_batch.run.progress import ProgressView
+from apogee_batch.run.progress import SAID, ProgressView
 
 MAX_DEATHS = 3  # tried again at most twice
 GOES_ON = "what was finished is kept, the same command goes on"
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
-logger.addHandler(logging.NullHandler())  # the user is told by the progress view, not by Python's last resort
 
 
 def run_alone(
@@ -67,7 +66,7 @@ def run_alone(
 
 def warn(progress: ProgressView, text: str) -> None:
     """Tell the user and the run's log."""
-    logger.warning("%s", text)
+    logger.warning("%s", text, extra=SAID)
     progress.say(f"WARNING: {text}")
 
 

@@ -8,6 +8,8 @@ import pyarrow as pa
 from apogee_batch.errors import TooManyBadInputsError
 from apogee_batch.run.ledger import ShardReport
 
+REJECTS_SO_FAR = "rejects_so_far.parquet"  # for people, while a stage stands still for its rejects
+
 
 class BadInputs:
     """The rejects of a stage, counted as its shards are committed.

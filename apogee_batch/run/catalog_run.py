@@ -10,7 +10,7 @@ from apogee_batch.files import read_json, remove_leftovers, write_sealed_json, w
 from apogee_batch.network.checkpoint import Checkpoint, load_checkpoint
 from apogee_batch.network.recipe import load_recipe
 from apogee_batch.report.tables import Results
-from apogee_batch.run.bad_inputs import BadInputs, describe_rejects
+from apogee_batch.run.bad_inputs import REJECTS_SO_FAR, BadInputs, describe_rejects
 from apogee_batch.run.clusters import Workers
 from apogee_batch.run.config import RunConfig
 from apogee_batch.run.infer import (
@@ -171,6 +171,8 @@ def run_catalog(
     shards = plan["shards"]
     ledger = inference_ledger(out, plan, checkpoint.sha256)
     done = ledger.done()
+    for problem in ledger.problems(done):
+        progress.say(f"WARNING: {problem}; its shard is done again")
     stars = read_table(out / INPUTS / f"{STARS}.parquet")
     sizes = shard_sizes(stars, open_store(store).shard_stars)
     todo = {shard: sizes[shard] for shard in shards if shard not in done}
@@ -201,13 +203,14 @@ def run_catalog(
         progress.say(f"WARNING: computed on {' and '.join(devices)}; bytes are equal on one kind only")
     made_by = (checkpoint.sha256, checkpoint.header)
     found = publish(out, reports, plan=plan, model=made_by, devices=devices)
+    (out / REJECTS_SO_FAR).unlink(missing_ok=True)
     manifest = read_json(out / "manifest.json")
     return CatalogRun(out, run_id(plan), manifest["stars"], manifest["rejects"], found)
 
 
 def _keep_killed(out: Path, ledger: Ledger) -> str:
     """Write the stars that ended their workers where a user can look at them; say what they are."""
-    path = out / "rejects_so_far.parquet"
+    path = out / REJECTS_SO_FAR
     rejects = killed_stars(out, ledger.entries())
     write_table(path, rejects)
     return f"{describe_rejects(rejects)}; all of them stand in {path}"

@@ -33,11 +33,17 @@ __all__ = [
 TABLE_WIDTH = 100
 
 
-def attach(store: Path, tables: Mapping[str, Sequence[Path]], *, column_map: Sequence[str]) -> list[str]:
+def attach(
+    store: Path,
+    tables: Mapping[str, Sequence[Path]],
+    *,
+    column_map: Sequence[str],
+    going: Going = ORDINARY,
+) -> list[str]:
     """Attach label tables to a store."""
     store = store.absolute()
     require_finished_ingest(store)
-    with hold_lock(store_lock(store), store):
+    with hold_lock(store_lock(store), store, break_lock=going.break_lock):
         return _attach_locked(store, tables, column_map)
 
 

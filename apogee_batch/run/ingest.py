@@ -10,11 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from apogee_batch.errors import TooManyBadInputsError
-from apogee_batch.files import sha256_of_file, write_sealed_json, write_table
-from apogee_batch.run.bad_inputs import BadInputs, describe_rejects
+from apogee_batch.files import write_sealed_json, write_table
+from apogee_batch.run.bad_inputs import REJECTS_SO_FAR, BadInputs, describe_rejects
 from apogee_batch.run.clusters import Workers
-from apogee_batch.run.ingest_inputs import INPUTS_FILE
-from apogee_batch.run.ingest_mend import read_summary
+from apogee_batch.run.ingest_mend import INPUTS_NOTE, note_inputs, read_summary
 from apogee_batch.run.ingest_plan import SUMMARY_FILE, IngestPlan, begin_ingest, ingest_folders
 from apogee_batch.run.ingest_tables import ingest_ledger, rejects_so_far
 from apogee_batch.run.ingest_task import ingest_shard
@@ -87,6 +86,8 @@ def run_ingest(
     resize_store(store, n_rows=max(int(begun["n_rows"]) for begun in plans))
     ledger = ingest_ledger(store, plan)
     done = ledger.done()
+    for problem in ledger.problems(done):
+        progress.say(f"WARNING: {problem}; its shard is done again")
     todo = {shard: size for shard, size in plan.sizes.items() if shard not in done}
     n_before = sum(report.n_inputs for report in done.values())
     progress.start("ingest", len(plan.inputs), "files", done=n_before)
@@ -103,7 +104,7 @@ def run_ingest(
     progress.finish()
     if survey is not None:
         write_table(plan.folder / SURVEY_FILE, survey.details)
-    return _finish(store, plan, survey)
+    return finish_ingest(store, plan, survey)
 
 
 def begin_store(store: Path, plan: IngestPlan) -> None:
@@ -121,18 +122,36 @@ def begin_store(store: Path, plan: IngestPlan) -> None:
 
 def _keep_rejects(store: Path, plan: IngestPlan) -> str:
     """Write the rejects known so far where a user can look at them; say what they are."""
-    path = plan.folder / "rejects_so_far.parquet"
+    path = plan.folder / REJECTS_SO_FAR
     rejects = rejects_so_far(store, plan)
     write_table(path, rejects)
     return f"{describe_rejects(rejects)}; all of them stand in {path}"
 
 
-def _finish(store: Path, plan: IngestPlan, survey: Reconciliation | None) -> IngestSummary:
-    """Check that every input is accounted for, then write the tables and, last, the summary."""
+def finish_ingest(store: Path, plan: IngestPlan, survey: Reconciliation | None = None) -> IngestSummary:
+    """Check that every input is accounted for, then write the tables and, last, the summary.
+
+    Parameters
+    ----------
+    store : Path
+        Folder of the store.
+    plan : IngestPlan
+        Whose shards are all in the ledger.
+    survey : Reconciliation, optional
+        As for `run_ingest`.
+
+    Raises
+    ------
+    IntegrityError
+        If the counts do not add up.
+    TooManyBadInputsError
+        If no file gave a spectrum.
+    """
     stars, rejects = write_ingested_tables(store)
     # the counts of an ingest that is mended: those of its survey stay
     counts = read_summary(plan.folder) | _count(plan, stars, rejects, survey)
-    counts["inputs_file_sha256"] = sha256_of_file(plan.folder / INPUTS_FILE)
+    counts[INPUTS_NOTE] = note_inputs(store, plan.folder)
+    (plan.folder / REJECTS_SO_FAR).unlink(missing_ok=True)
     write_sealed_json(plan.folder / SUMMARY_FILE, counts)
     if counts["stars_in_store"] == 0:
         raise TooManyBadInputsError(

@@ -7,11 +7,12 @@ from apogee_batch.errors import UsageError
 from apogee_batch.run.clusters import Workers, open_workers
 from apogee_batch.run.config import ORDINARY, Going, RunConfig
 from apogee_batch.run.dry_run import describe_ingest
-from apogee_batch.run.ingest import IngestSummary, begin_store, count_survey, run_ingest
+from apogee_batch.run.ingest import IngestSummary, begin_store, count_survey, finish_ingest, run_ingest
 from apogee_batch.run.ingest_check import changed_files, check_damaged_shards, refuse_changed_files
 from apogee_batch.run.ingest_inputs import IngestInput
 from apogee_batch.run.ingest_mend import damaged_ingests, mend_store, remove_store_leftovers
 from apogee_batch.run.ingest_plan import (
+    SUMMARY_FILE,
     IngestPlan,
     ingest_folders,
     is_other_ingest,
@@ -20,6 +21,7 @@ from apogee_batch.run.ingest_plan import (
     store_lock,
     unfinished_ingest,
 )
+from apogee_batch.run.ingest_tables import ingest_ledger
 from apogee_batch.run.lock import Lock, hold_lock
 from apogee_batch.run.logs import log_to_folder
 from apogee_batch.run.progress import ProgressView
@@ -93,11 +95,7 @@ def _ingest_locked(
         progress.say(f"workers: {workers.description}")
         _check(store, plan, {str(item.path) for item in inputs}, workers, progress, going)
         for broken in damaged:
-            progress.say(
-                f"WARNING: ingest {broken.folder.name} has lost files; its damaged shards are made again"
-            )
-            check_damaged_shards(store, broken, workers, progress)
-            summary = run_ingest(store, broken, workers, progress, max_bad_fraction=1.0, lock=lock)
+            summary = _mend_shards(store, broken, workers, progress, lock)
         if plan is not None:
             summary = run_ingest(
                 store,
@@ -111,6 +109,23 @@ def _ingest_locked(
     if summary is None:
         return [f"nothing to do: {store} holds all {len(inputs)} files already"]
     return _ingest_lines(store, summary)
+
+
+def _mend_shards(
+    store: Path, plan: IngestPlan, workers: Workers, progress: ProgressView, lock: Lock
+) -> IngestSummary:
+    """Make the damaged shards of a finished ingest again, or only its summary."""
+    done = ingest_ledger(store, plan).done()
+    lost = [shard for shard in plan.shards if shard not in done]
+    if not lost:
+        progress.say(f"WARNING: {plan.folder / SUMMARY_FILE}: was lost or damaged, and is written again")
+        return finish_ingest(store, plan)
+    names = ", ".join(map(str, lost))
+    progress.say(
+        f"WARNING: ingest {plan.folder.name}: shards {names} are damaged, and are made again from their files"
+    )
+    check_damaged_shards(store, plan, workers, progress)
+    return run_ingest(store, plan, workers, progress, max_bad_fraction=1.0, lock=lock)
 
 
 def _begin(store: Path, plan: IngestPlan, progress: ProgressView, going: Going) -> None:

@@ -4,13 +4,20 @@ Whatever is lost can be written again from what is left: a plan from the metadat
 the inputs from the parts, Zarr's metadata from the plans, tables from the parts, and a shard from its files.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from apogee_batch.errors import IntegrityError
-from apogee_batch.files import read_sealed_json, remove_leftovers
+from apogee_batch.files import (
+    FileDigest,
+    read_sealed_json,
+    remove_leftovers,
+    sha256_of_file,
+    write_sealed_json,
+)
 from apogee_batch.run.ingest_inputs import INPUTS_FILE, INPUTS_SCHEMA, TIMES, read_inputs, write_inputs
 from apogee_batch.run.ingest_plan import (
     FOLDER_NAMES,
@@ -20,10 +27,13 @@ from apogee_batch.run.ingest_plan import (
     read_ingest,
 )
 from apogee_batch.run.ingest_tables import CONTENTS, ingest_ledger
+from apogee_batch.run.ledger import WrittenFile, find_damage, relative_digest
 from apogee_batch.run.plan import PLAN_FILE, read_plan, write_plan
 from apogee_batch.store.metadata import restore_metadata
 from apogee_batch.store.spectra import STAGING
 from apogee_batch.store.tables import read_table
+
+INPUTS_NOTE = "inputs_file"  # key of a summary: path, size and hash of the inputs
 
 
 def remove_store_leftovers(store: Path) -> int:
@@ -73,7 +83,18 @@ def _mend_plan(folder: Path) -> list[Path]:
         return [folder / PLAN_FILE]
     if noted is None and plan is not None and (folder / SUMMARY_FILE).is_file():
         return [_restore_inputs(folder, plan)]
+    note = read_summary(folder).get(INPUTS_NOTE)
+    if noted is not None and note and find_damage(WrittenFile(**note), folder.parent.parent):
+        _rewrite_inputs(folder, read_inputs(folder)[0], noted)  # damaged where nobody reads it
+        return [folder / INPUTS_FILE]
     return []
+
+
+def note_inputs(store: Path, folder: Path) -> dict[str, Any]:
+    """Return path, size and hash of the inputs of an ingest, for its summary."""
+    path = folder / INPUTS_FILE
+    digest = FileDigest(path, path.stat().st_size, sha256_of_file(path))
+    return asdict(relative_digest(digest, store))
 
 
 def _restore_inputs(folder: Path, plan: dict[str, Any]) -> Path:
@@ -87,9 +108,18 @@ def _restore_inputs(folder: Path, plan: dict[str, Any]) -> Path:
     zeros = pa.array([0] * len(table), pa.int64())  # unknown: a file then counts as changed until it is read
     for name in TIMES:
         table = table.append_column(name, zeros)
-    write_inputs(folder, table.cast(INPUTS_SCHEMA), plan)
+    _rewrite_inputs(folder, table.cast(INPUTS_SCHEMA), plan)
     read_ingest(folder)  # the parts may be damaged too
     return folder / INPUTS_FILE
+
+
+def _rewrite_inputs(folder: Path, table: pa.Table, plan: dict[str, Any]) -> None:
+    """Write inputs, and their hash into the summary unless that is damaged too: then it is written later."""
+    write_inputs(folder, table, plan)
+    summary = read_summary(folder)
+    if summary:
+        note = note_inputs(folder.parent.parent, folder)
+        write_sealed_json(folder / SUMMARY_FILE, summary | {INPUTS_NOTE: note})
 
 
 def _or_none(read: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from apogee_batch.errors import IntegrityError, RejectReason
@@ -168,46 +169,64 @@ def _check_counts(
 
 
 def _drop_duplicates(plans: Sequence[IngestPlan], stars: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Keep the first row of each name; return the files of the others as rejects."""
-    keys = stars["apstar_id"].to_numpy(zero_copy_only=False).astype(str)
-    is_first = np.zeros(len(keys), bool)
-    _, first, name = np.unique(keys, return_index=True, return_inverse=True)
-    is_first[first] = True
-    again = np.flatnonzero(~is_first)
-    if len(again) == 0:
-        return stars, reject_table([])
+    """Keep the first row of each name, and of each content those of the first file; reject the others."""
+    files = _all_files(plans)
     row = stars["row"].to_numpy()
-    copies = _files_of_rows(plans, row[again])
-    originals = _files_of_rows(plans, row[first[name[again]]])
-    apogee_ids = stars["apogee_id"].take(pa.array(again)).to_pylist()
+    file_of = np.searchsorted(files["row"].to_numpy(), row, side="right") - 1
+    original_of = _first_of_same_content(files, file_of)
+    is_copy = original_of != file_of
+    keys = stars["apstar_id"].to_numpy(zero_copy_only=False).astype(str)
+    places = np.flatnonzero(~is_copy)
+    _, first, name = np.unique(keys[places], return_index=True, return_inverse=True)
+    first_of_name = places[first[name]]
+    is_again = np.zeros(len(keys), bool)
+    is_again[places] = first_of_name != places
+    if not (is_copy | is_again).any():
+        return stars, reject_table([])
+    original_of[places] = file_of[first_of_name]
+    paths, apogee_ids = files["path"], stars["apogee_id"]
     duplicates = [
-        _describe_duplicate(apogee_id, str(keys[i]), copy, original)
-        for i, apogee_id, copy, original in zip(again, apogee_ids, copies, originals, strict=True)
+        _describe_duplicate(
+            apogee_ids[i].as_py(),
+            keys[i],
+            paths[int(file_of[i])].as_py(),
+            paths[int(original_of[i])].as_py(),
+            is_copy=bool(is_copy[i]),
+        )
+        for i in np.flatnonzero(is_copy | is_again)
     ]
-    return stars.filter(pa.array(is_first)).combine_chunks(), reject_table(duplicates)
+    return stars.filter(pa.array(~(is_copy | is_again))).combine_chunks(), reject_table(duplicates)
+
+
+def _first_of_same_content(files: pa.Table, used: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return for each of the files that are used the first used one of the same content."""
+    place, inverse = np.unique(used, return_inverse=True)
+    taken = files.take(pa.array(place))
+    contents = pc.binary_join_element_wise(
+        pc.cast(taken["size"], pa.string()), taken["blake2b"], " "
+    ).to_numpy(zero_copy_only=False)
+    _, first, content = np.unique(contents.astype(str), return_index=True, return_inverse=True)
+    originals: npt.NDArray[np.int64] = place[first[content]][inverse]
+    return originals
 
 
 def _describe_duplicate(
-    apogee_id: str, apstar_id: str, copy: dict[str, Any], original: dict[str, Any]
+    apogee_id: str, apstar_id: str, path: str, original: str, *, is_copy: bool
 ) -> RejectedSpectrum:
     """Tell a copy of a file from another file of the same star."""
-    same = (copy["size"], copy["blake2b"]) == (original["size"], original["blake2b"])
-    if same and copy["path"] != original["path"]:
-        reason, text = RejectReason.DUPLICATE_FILE, f"has the content of {original['path']}"
-    else:
-        reason, text = RejectReason.DUPLICATE_STAR, f"{original['path']} is {apstar_id} too"
-    return RejectedSpectrum(copy["path"], apogee_id, reason, text)
+    if is_copy:
+        text = f"has the content of {original}"
+        return RejectedSpectrum(path, apogee_id, RejectReason.DUPLICATE_FILE, text)
+    text = f"{original} is {apstar_id} too"
+    return RejectedSpectrum(path, apogee_id, RejectReason.DUPLICATE_STAR, text)
 
 
-def _files_of_rows(plans: Sequence[IngestPlan], rows: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
-    """Return path, size and content hash of the file that each row was read from."""
+def _all_files(plans: Sequence[IngestPlan]) -> pa.Table:
+    """Return path, size and content hash of the files of all ingests, in the order of their rows."""
     columns = ["path", "size", "row", "blake2b"]
     tables = [
         pq.read_table(part_path(plan.folder, CONTENTS, shard), columns=columns)
         for plan in plans
         for shard in plan.shards
     ]
-    files = pa.concat_tables(tables).sort_by("row")
-    places = np.searchsorted(files["row"].to_numpy(), rows, side="right") - 1
-    found: list[dict[str, Any]] = files.take(pa.array(places)).to_pylist()
-    return found
+    return pa.concat_tables(tables).sort_by("row").combine_chunks()

@@ -5,6 +5,7 @@ An entry carries a checksum of itself. One that does not fit it is as good as no
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,7 @@ class Ledger:
     def _read(self, path: Path) -> ShardReport | None:
         entry = _read_entry(path)
         if entry is None:
-            logger.warning("%s: damaged ledger entry; its shard counts as not done", path)
+            logger.info("%s: damaged ledger entry; its shard counts as not done", path)
             return None
         if entry.pop("key") != self._key:
             return None
@@ -132,6 +133,21 @@ class Ledger:
     def damaged(self) -> list[Path]:
         """Return the entries, of any key, that are not as they were written."""
         return [path for path in self._paths() if _read_entry(path) is None]
+
+    def problems(self, done: Mapping[int, ShardReport]) -> list[str]:
+        """Say what is wrong with entries and files of shards that were committed and are not done.
+
+        Parameters
+        ----------
+        done : mapping of int to ShardReport
+            What `done` returned.
+        """
+        lines = [f"{path}: damaged ledger entry" for path in self.damaged()]
+        for report in self.entries():
+            files = () if report.shard in done else report.files
+            problems = ((file, find_damage(file, self._base)) for file in files)
+            lines += [f"{self._base / file.path}: {text}" for file, text in problems if text is not None]
+        return lines
 
     def _path(self, shard: int) -> Path:
         return self._folder / f"{shard:05d}.json"

@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 LOGGER = "apogee_batch"
@@ -28,11 +28,23 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+class LogFile(logging.FileHandler):
+    """A log on which nothing depends: where the disk is full, it has gaps."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  its name in logging
+        """Do not print: whatever else is written to that disk tells what is wrong with it."""
+
+    def close(self) -> None:
+        """Close the file, whether or not its last lines could be written."""
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def log_to_folder(folder: Path) -> Iterator[logging.Logger]:
     """Write what the package logs, and an error that ends the block, to `folder`/driver.jsonl."""
     folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(folder / LOG_FILE, encoding="utf-8")
+    handler = LogFile(folder / LOG_FILE, encoding="utf-8")
     handler.setFormatter(JsonFormatter())
     logger = logging.getLogger(LOGGER)
     before = logger.level

@@ -1,5 +1,6 @@
 """What a person sees while a command works: a bar on a terminal, plain lines elsewhere."""
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from rich.progress import (
 )
 
 PLAIN_INTERVAL_S = 10.0
+SAID = {"is_said": True}  # for the log record of a warning that the view has told
 
 
 class ProgressView(Protocol):
@@ -138,12 +140,28 @@ class BarView:
         )
 
 
+class _Teller(logging.Handler):
+    """Says the warnings of the package that were not said already, so that no one goes unseen."""
+
+    def __init__(self, view: ProgressView) -> None:
+        super().__init__(logging.WARNING)
+        self._view = view
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a warning; errors end the command, which tells them."""
+        if record.levelno == logging.WARNING and not getattr(record, "is_said", False):
+            self._view.say(f"WARNING: {record.getMessage()}")
+
+
 @contextmanager
 def progress_view(console: Console) -> Iterator[ProgressView]:
     """Choose a view for the console, and leave the terminal clean whatever happens."""
     view: BarView | PlainView = BarView(console) if console.is_terminal else PlainView(console)
+    teller, logger = _Teller(view), logging.getLogger("apogee_batch")
+    logger.addHandler(teller)
     try:
         yield view
     finally:
+        logger.removeHandler(teller)
         if isinstance(view, BarView):
             view.finish()

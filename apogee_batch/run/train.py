@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from apogee_batch.errors import IntegrityError, UsageError
-from apogee_batch.files import sha256_of_file
+from apogee_batch.files import remove_leftovers, sha256_of_file
+from apogee_batch.network.card import write_model_card
 from apogee_batch.network.checkpoint import Checkpoint, load_checkpoint
 from apogee_batch.network.metrics import METRICS_FILE, read_metrics
 from apogee_batch.network.recipe import Recipe, load_recipe
@@ -135,12 +136,14 @@ def run_training(
     UsageError
         If there are no labels, or the folder holds another training.
     """
+    remove_leftovers(out)
     plan = begin_training(store, out, config)
     if is_trained(out):
         progress.say(f"train: {out} is trained already")
     else:
         _train(store, out, plan, config, workers, progress)
     checkpoint = load_checkpoint(out)
+    write_model_card(out, checkpoint.header, checkpoint.sha256)  # always: an old one may be damaged
     for warning in checkpoint.header.warnings:
         progress.say(f"WARNING: {warning}")
     return checkpoint
@@ -164,7 +167,7 @@ def _beside_the_driver(executor: Executor) -> AbstractContextManager[Executor]:
 
 def is_trained(out: Path) -> bool:
     """Tell whether a folder holds a model whose training is over."""
-    return (out / "model.json").is_file() and not (out / "state.json").is_file()
+    return (out / "model.json").is_file() and not any(out.glob("state*"))  # else its end has not cleared up
 
 
 def _show_loss(loss: float | None) -> str:

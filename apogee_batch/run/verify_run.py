@@ -33,7 +33,7 @@ RUN_AGAIN = "give the same 'apogee-batch run-catalog' command again"
 TRAIN_AGAIN = "give the same 'apogee-batch train' or 'run-catalog' command again"
 TRAIN_ANEW = "put a copy of it back, or remove the model's folder and train again"
 GO_ON_UNSAVED = f"remove {STATE_FILE} and give the command again, to train from the start"
-ONLY_TOLD = "the model is whole without it; it cannot be written again"
+ONLY_TOLD = "the model is whole without it, and nothing writes it again: delete it"
 
 
 def verify_run(run: Path) -> list[Damage]:
@@ -87,7 +87,9 @@ def _examine_model(folder: Path, found: Findings, *, plan: dict[str, Any] | None
         found.notes.append(f"{folder}: the training has not finished; {TRAIN_AGAIN}")
     if not is_imported and (checkpoint is not None or (folder / METRICS_FILE).is_file()):
         problem = _find_metrics_damage(folder / METRICS_FILE, is_finished=checkpoint is not None)
-        if problem is not None:
+        if problem == MISSING and checkpoint is not None:
+            found.notes.append(f"{folder / METRICS_FILE}: {MISSING}; the model is whole without it")
+        elif problem is not None:
             found.add(folder / METRICS_FILE, problem, ONLY_TOLD)
     return checkpoint
 

@@ -12,9 +12,10 @@ from apogee_batch.labels.attach import LABELS_SCHEMA, UNMATCHED_SCHEMA
 from apogee_batch.run.damage import MISSING, Damage, Findings, is_leftover
 from apogee_batch.run.ingest import SURVEY_FILE
 from apogee_batch.run.ingest_inputs import INPUTS_FILE, read_inputs
+from apogee_batch.run.ingest_mend import INPUTS_NOTE
 from apogee_batch.run.ingest_plan import FOLDER_NAMES, SUMMARY_FILE
 from apogee_batch.run.ingest_tables import CONTENTS, gather_tables, part_path
-from apogee_batch.run.ledger import Ledger
+from apogee_batch.run.ledger import Ledger, WrittenFile
 from apogee_batch.run.plan import LEDGER_FOLDER, PLAN_FILE, read_plan, run_id
 from apogee_batch.run.store_tables import (
     ATTACHED,
@@ -151,9 +152,7 @@ def _examine_ingest(store: Path, ingest: _Ingest, found: Findings, *, is_last: b
         elif (ingest.is_finished or not is_last) and path not in damaged:
             found.add(path, "is of another plan" if path.is_file() else MISSING, INGEST_AGAIN)
     if ingest.is_finished:
-        summary = found.read_sealed(folder / SUMMARY_FILE, INGEST_AGAIN)
-        if summary is not None and summary.get("inputs") != ingest.values["n_inputs"]:
-            found.add(folder / SUMMARY_FILE, "its counts are not those of the plan", INGEST_AGAIN)
+        _examine_summary(store, ingest, found)
     elif is_last:
         done = f"{n_done} of {len(ingest.shards)} shards written"
         found.notes.append(f"{folder}: not finished ({done}, no {SUMMARY_FILE}); {INGEST_AGAIN}")
@@ -162,6 +161,19 @@ def _examine_ingest(store: Path, ingest: _Ingest, found: Findings, *, is_last: b
     survey = folder / SURVEY_FILE
     if survey.is_file():
         found.attempt(lambda: read_table(survey), survey, NOTHING_NEEDED_IT)
+
+
+def _examine_summary(store: Path, ingest: _Ingest, found: Findings) -> None:
+    """Look at the summary of a finished ingest, and by it at the file of the inputs."""
+    path = ingest.folder / SUMMARY_FILE
+    summary = found.read_sealed(path, INGEST_AGAIN)
+    if summary is None:
+        return
+    if summary.get("inputs") != ingest.values["n_inputs"]:
+        found.add(path, "its counts are not those of the plan", INGEST_AGAIN)
+    note = WrittenFile(**summary[INPUTS_NOTE])
+    if store / note.path not in [damage.path for damage in found.damages]:
+        found.check(note, store, INGEST_AGAIN)
 
 
 def _find_unexpected(store: Path, ingests: Sequence[_Ingest], found: Findings) -> None:

@@ -184,7 +184,9 @@ def open_group(path: Path, mode: str = "r") -> zarr.Group:
     try:
         return zarr.open_group(path, mode=cast("Any", mode), zarr_format=3, use_consolidated=False)
     except (ValueError, KeyError, FileNotFoundError) as error:
-        raise UsageError(f"{path}: not a store of spectra ({error}); {MAKE_ONE}") from error
+        raise UsageError(
+            f"{path / METADATA_FILE}: is damaged, or not of a store of spectra ({error}); {MEND}"
+        ) from error
 
 
 def resize_store(path: Path, *, n_rows: int) -> StoreInfo:

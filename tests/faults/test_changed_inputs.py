@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crashes import content_of, crash_after, other_version
 
-from apogee_batch import files
 from apogee_batch.errors import UsageError
 from apogee_batch.run import commands
 from apogee_batch.run.commands import Going
@@ -26,10 +26,6 @@ N_FILES = 20  # a shard of 16, and one of 4
 TRUSTING, FORCED = Going(trust_mtime=True), Going(force_new_plan=True)
 
 
-class Crash(BaseException):
-    """What no code of the program expects."""
-
-
 class Listener(SilentView):
     """Keeps what it is told."""
 
@@ -38,38 +34,6 @@ class Listener(SilentView):
 
     def say(self, text: str) -> None:
         self.lines.append(text)
-
-
-def crash_after(
-    pattern: str, call: Callable[[], object], happens: Callable[[], object] | None = None
-) -> None:
-    """Let `call` commit a file whose path matches the pattern, and then nothing more, or something happen."""
-    is_over = False
-
-    def step(name: str, path: Path) -> None:
-        nonlocal is_over
-        if name == "committed" and path.match(pattern) and not is_over:
-            is_over = True
-            if happens is None:
-                raise Crash
-            happens()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files, "on_commit_step", step)
-        if happens is None:
-            with pytest.raises(Crash):
-                call()
-        else:
-            call()
-    assert is_over, f"nothing like {pattern} was committed"
-
-
-def content_of(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def spoil(path: Path) -> bytes:
@@ -222,10 +186,6 @@ def test_an_ingest_does_not_go_on_with_another_summary(
     assert len(read_stars(desk.store)) == N_FILES
 
 
-def other_version(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("apogee_batch.run.plan.version", lambda name: "9.9" if name == "apogee-batch" else "1.0")
-
-
 def test_an_ingest_does_not_go_on_with_another_version(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.stop()
     other_version(monkeypatch)
@@ -314,142 +274,3 @@ def test_a_copy_of_a_file_is_told_from_another_file_of_its_star(desk: Desk) -> N
     assert desk.rejects() == {str(copy): "DUPLICATE_FILE", str(other): "DUPLICATE_STAR"}
     assert len(read_stars(desk.store)) == N_FILES
     assert "nothing to do" in desk.ingest()[0], "duplicates are known files too"
-
-
-@dataclass(frozen=True)
-class Bench:
-    """A store with labels, a model, and the run that is made of both."""
-
-    store: Path
-    model: Path
-    run: Path
-    config: RunConfig
-
-    def make(self, going: Going = commands.ORDINARY, **inference: Any) -> list[str]:
-        config = self.config
-        if inference:
-            config = config.model_copy(update={"inference": config.inference.model_copy(update=inference)})
-        options: dict[str, Any] = {"config": config, "progress": SilentView(), "is_dry_run": False}
-        return commands.make_catalog(self.store, self.run, model=self.model, **options, going=going)
-
-    def stop(self) -> None:
-        crash_after("ledger/*.json", self.make)
-
-
-@pytest.fixture
-def bench(labelled_store: Path, finished_run: Path, serial_config: RunConfig, tmp_path: Path) -> Bench:
-    shutil.copytree(labelled_store, tmp_path / "s.zarr")
-    return Bench(tmp_path / "s.zarr", finished_run / "model", tmp_path / "run", serial_config)
-
-
-@pytest.fixture(scope="module")
-def other_model(
-    labelled_store: Path, serial_config: RunConfig, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    folder = tmp_path_factory.mktemp("other") / "model"
-    training = serial_config.training.model_copy(update={"seed": 1})
-    config = serial_config.model_copy(update={"training": training})
-    commands.train(labelled_store, folder, config=config, progress=SilentView())
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
-        ({"seed": 1}, "seed: 0 -> 1"),
-        ({"realizations": 4}, "realizations: 3 -> 4"),
-        ({"err_cap": "mean"}, "err_cap: median -> mean"),
-    ],
-)
-def test_a_run_does_not_go_on_with_other_settings(bench: Bench, changed: dict[str, Any], said: str) -> None:
-    bench.stop()
-    with pytest.raises(UsageError, match=f"begun with another plan .*{said}.*--force-new-plan"):
-        bench.make(**changed)
-
-
-def test_a_run_does_not_go_on_with_another_model(bench: Bench, other_model: Path) -> None:
-    bench.stop()
-    with pytest.raises(UsageError, match=r"model\.given: [0-9a-f]+\.\.\. -> [0-9a-f]+"):
-        replace(bench, model=other_model).make()
-
-
-def test_a_run_does_not_go_on_with_labels_attached_anew(bench: Bench, survey: SimulatedSurvey) -> None:
-    bench.stop()
-    commands.attach(bench.store, {"payne": [survey.labels["payne"]]}, column_map=[])
-    with pytest.raises(UsageError, match=r"inputs_sha256\.labels: "):
-        bench.make()
-
-
-def test_a_run_does_not_go_on_with_a_store_that_has_grown(
-    bench: Bench, survey: SimulatedSurvey, tmp_path: Path
-) -> None:
-    bench.stop()
-    paths = [tmp_path / f"apStar-r9-2M0000000{i}+0000000.fits" for i in range(2)]
-    for path, source in zip(paths, find_apstar_files([str(survey.spectra)]), strict=False):
-        shutil.copy(source, path)
-    commands.ingest(
-        [str(path) for path in paths],
-        bench.store,
-        allstar=None,
-        config=bench.config,
-        is_dry_run=False,
-        progress=SilentView(),
-    )
-    with pytest.raises(UsageError, match=r"inputs_sha256\.stars: .*store_sha256: "):
-        bench.make()
-
-
-def test_a_run_does_not_go_on_with_another_version(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench.stop()
-    other_version(monkeypatch)
-    with pytest.raises(UsageError, match=r"software\.apogee-batch: .* -> 9\.9"):
-        bench.make()
-
-
-@pytest.mark.parametrize("is_finished", [False, True], ids=["stopped", "finished"])
-def test_a_forced_run_keeps_the_old_one_and_ends_as_a_new_one(bench: Bench, is_finished: bool) -> None:
-    (bench.make if is_finished else bench.stop)()
-    before = content_of(bench.run)
-    bench.make(FORCED, seed=1)
-    (aside,) = bench.run.glob("old-*")
-    assert content_of(aside) == before
-    fresh = replace(bench, run=bench.run.with_name("fresh"))
-    fresh.make(seed=1)
-    for name in ("catalog/catalog.parquet", "catalog/catalog.fits", "rejects.parquet", "manifest.json"):
-        assert (bench.run / name).read_bytes() == (fresh.run / name).read_bytes()
-
-
-def test_a_forced_run_with_the_same_plan_goes_on(bench: Bench, finished_run: Path) -> None:
-    bench.stop()
-    entry = next(bench.run.glob("ledger/*.json"))
-    before = entry.read_bytes()
-    bench.make(FORCED)
-    assert entry.read_bytes() == before
-    assert not list(bench.run.glob("old-*"))
-
-
-@pytest.mark.parametrize("is_finished", [False, True], ids=["stopped", "finished"])
-def test_a_forced_training_keeps_the_old_one_and_ends_as_a_new_one(bench: Bench, is_finished: bool) -> None:
-    folder = bench.run
-
-    def train(seed: int, out: Path = folder, going: Going = commands.ORDINARY) -> list[str]:
-        training = bench.config.training.model_copy(update={"seed": seed})
-        config = bench.config.model_copy(update={"training": training})
-        return commands.train(bench.store, out, config=config, progress=SilentView(), going=going)
-
-    if is_finished:
-        train(0)
-    else:
-        crash_after("state.json", lambda: train(0))
-    before = content_of(folder)
-    with pytest.raises(UsageError, match="seed: 0 -> 1"):
-        train(1)
-    train(1, going=FORCED)
-    (aside,) = folder.glob("old-*")
-    assert {name: content for name, content in content_of(aside).items() if "logs/" not in name} == {
-        name: content for name, content in before.items() if "logs/" not in name
-    }
-    train(1, out=folder.with_name("fresh"))
-    assert (folder / "model.safetensors").read_bytes() == (
-        folder.with_name("fresh") / "model.safetensors"
-    ).read_bytes()

@@ -20,7 +20,7 @@ INGEST_PARTS = {
     "plan": r"ingest/N/(plan.json|inputs.parquet)",
     "spectra": SHARD_FILES,
     "parts": r"ingest/N/parts/(stars|rejects|contents)-N.parquet",
-    "ledger and tables": r"tables/\w+.parquet|ingest/N/(ledger/N.json|allstar_match.parquet|summary.json)",
+    "ledger and tables": r"tables/\w+.\w+|ingest/N/(ledger/N.json|allstar_match.parquet|summary.json)",
 }
 RUN_PARTS = {
     "plan": r"plan.json|settings.json|inputs/\w+.parquet",
