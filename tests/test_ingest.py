@@ -223,7 +223,7 @@ def test_a_ledger_without_a_shard_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("apogee_batch.run.ingest.run_shards", lambda *_, **__: None)
-    with pytest.raises(IntegrityError, match=r"shards \[0, 1, 2\] of ingest 0001 are not in the ledger"):
+    with pytest.raises(IntegrityError, match="shards 0, 1, 2 of ingest 0001 are not in the ledger"):
         ingest([survey.spectra], tmp_path / "s.zarr", serial_config)
 
 
@@ -267,7 +267,7 @@ def test_an_append_never_drops_stars_whose_part_is_gone(
     shutil.copy(find_apstar_files([str(survey.spectra)])[0], extra)
     (store / "ingest" / "0001" / "parts" / "stars-00001.parquet").unlink()
     monkeypatch.setattr("apogee_batch.run.ingest_command.damaged_ingests", lambda _, **__: [])
-    with pytest.raises(IntegrityError, match=r"shards \[1\] of ingest 0001"):
+    with pytest.raises(IntegrityError, match="shards 1 of ingest 0001"):
         ingest([extra], store, serial_config)
     assert read_stars(store).equals(read_stars(labelled_store))
 

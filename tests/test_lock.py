@@ -106,9 +106,10 @@ def test_a_live_owner_on_this_host_keeps_its_lock(run: Path, any_file_system: st
         assert first.still_held()
     told = str(caught.value)
     assert caught.value.exit_code == 6
-    for word in (str(run), f"pid {os.getpid()}", HERE, start, "wait", "kill", "--break-lock cannot"):
+    for word in (str(run), f"pid {os.getpid()}", HERE, start, "wait", "kill"):
         assert word in told
     assert names(run) == []
+    assert ("--break-lock cannot" in str(caught.value)) == break_lock
 
 
 def test_the_lock_of_an_ended_process_of_this_host_is_taken_over_and_logged(

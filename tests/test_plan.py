@@ -44,14 +44,14 @@ def test_differences_are_listed_by_key() -> None:
 def test_a_damaged_plan_is_told(tmp_path: Path) -> None:
     assert read_plan(tmp_path) is None
     (tmp_path / "plan.json").write_text('{"kind": ')
-    with pytest.raises(IntegrityError, match="damaged plan"):
+    with pytest.raises(IntegrityError, match="is damaged"):
         read_plan(tmp_path)
 
 
 def test_a_plan_that_was_changed_is_damaged(tmp_path: Path) -> None:
     write_plan(tmp_path, PLAN)
     write_json(tmp_path / "plan.json", read_json(tmp_path / "plan.json") | {"seed": 2})
-    with pytest.raises(IntegrityError, match="its hash is not its run_id"):
+    with pytest.raises(IntegrityError, match="its run_id does not fit it"):
         read_plan(tmp_path)
 
 
@@ -65,7 +65,7 @@ def test_a_lost_plan_is_written_again_where_the_ledger_is_its_own(
     if content is not None:
         (tmp_path / "plan.json").write_text(content)
     other = IntegrityError if content else UsageError
-    with pytest.raises(other, match=r"damaged plan|not of this program"):
+    with pytest.raises(other, match=r"is damaged|not of this program"):
         settle_plan(tmp_path, PLAN | {"seed": 2})
     assert settle_plan(tmp_path, PLAN) == run_id(PLAN)
     assert read_plan(tmp_path) == PLAN

@@ -85,7 +85,7 @@ def test_an_ingest_that_was_killed_is_described(store: Path) -> None:
 
 def test_a_plan_of_another_program_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text('{"kind": "holiday"}')
-    with pytest.raises(IntegrityError, match="none of this program"):
+    with pytest.raises(IntegrityError, match="not of this program"):
         describe_status(tmp_path)
     write_plan(tmp_path, {"kind": "holiday"})
     with pytest.raises(UsageError, match="neither a run nor a store"):

@@ -112,12 +112,14 @@ def load_checkpoint(folder: Path, *, device: str = "cpu") -> Checkpoint:
     except IntegrityError as error:
         raise IntegrityError(f"{header_path}: {error}; {REMEDY}") from error
     except (AttributeError, ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"{header_path} is damaged: {error!r}; {REMEDY}") from error
+        raise IntegrityError(f"{header_path}: is damaged ({error!r}); {REMEDY}") from error
     if not is_whole:
-        raise IntegrityError(f"{header_path} was changed after it was written (its sha256 differs); {REMEDY}")
+        raise IntegrityError(
+            f"{header_path}: was changed after it was written (its sha256 differs); {REMEDY}"
+        )
     if not weights_path.is_file() or sha256_of_file(weights_path) != weights_sha256:
         raise IntegrityError(
-            f"{weights_path} is missing or damaged (its sha256 is not the one noted); {REMEDY}"
+            f"{weights_path}: is missing or damaged (its sha256 is not the recorded one); {REMEDY}"
         )
     return Checkpoint(build_model(load_tensors(weights_path), device=device), header, sha256)
 

@@ -50,8 +50,8 @@ class BadInputs:
             raise TooManyBadInputsError(
                 f"{self._n_bad} of {self._n_inputs} {self._noun} cannot be used, more than "
                 f"--max-bad-fraction {self._max_fraction:g} allows: {self._keep_list()}; the same command "
-                f"with --max-bad-fraction {wanted:g} goes on from here without them; if you mend them, "
-                "give it with --force-new-plan"
+                f"with --max-bad-fraction {wanted:g} goes on from here without them; or mend them, and give "
+                "it with --force-new-plan"
             )
 
 

@@ -122,7 +122,7 @@ def begin_run(
         raise UsageError(f"{out}: lies inside the store; name a folder beside it")
     plan = plan_run(store, out, model, config)
     if is_forced and (aside := set_aside(out, plan)) is not None:
-        progress.say(f"the run that was in {out} is kept in {aside}")
+        progress.say(f"the run that was in {out} is kept in {aside}; delete it when you do not need it")
     settle_plan(out, plan)
     remove_run_leftovers(out)
     copy_inputs(store, out, plan["inputs_sha256"])
@@ -213,7 +213,7 @@ def _keep_killed(out: Path, ledger: Ledger) -> str:
     path = out / REJECTS_SO_FAR
     rejects = killed_stars(out, ledger.entries())
     write_table(path, rejects)
-    return f"{describe_rejects(rejects)}; all of them stand in {path}"
+    return f"{describe_rejects(rejects)}; all are listed in {path}"
 
 
 def remove_run_leftovers(out: Path) -> int:

@@ -125,7 +125,7 @@ def _keep_rejects(store: Path, plan: IngestPlan) -> str:
     path = plan.folder / REJECTS_SO_FAR
     rejects = rejects_so_far(store, plan)
     write_table(path, rejects)
-    return f"{describe_rejects(rejects)}; all of them stand in {path}"
+    return f"{describe_rejects(rejects)}; all are listed in {path}"
 
 
 def finish_ingest(store: Path, plan: IngestPlan, survey: Reconciliation | None = None) -> IngestSummary:
@@ -156,7 +156,7 @@ def finish_ingest(store: Path, plan: IngestPlan, survey: Reconciliation | None =
     if counts["stars_in_store"] == 0:
         raise TooManyBadInputsError(
             f"none of the {counts['inputs']} files could be used: {describe_rejects(rejects)}; "
-            f"all of them stand in {table_path(store, REJECTS)}"
+            f"all are listed in {table_path(store, REJECTS)}"
         )
     return IngestSummary(counts)
 

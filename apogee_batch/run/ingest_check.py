@@ -69,9 +69,8 @@ def refuse_changed_files(store: Path, folder: Path, changed: Sequence[str]) -> N
     if (folder / SUMMARY_FILE).is_file():
         remedy = "the store keeps what was read then; put the files back, or ingest into a new store"
     examples = "; ".join(changed[:N_EXAMPLES])
-    raise UsageError(
-        f"{store}: {len(changed)} files are not what ingest {folder.name} read: {examples}; {remedy}"
-    )
+    which = "1 file is" if len(changed) == 1 else f"{len(changed)} files are"
+    raise UsageError(f"{store}: {which} not what ingest {folder.name} read: {examples}; {remedy}")
 
 
 def _run_all(
@@ -170,7 +169,7 @@ def check_damaged_shards(store: Path, plan: IngestPlan, workers: Workers, progre
     changed = _run_all(workers, task, damaged, progress)
     if changed:
         raise IntegrityError(
-            f"{store}: shards {damaged} of ingest {plan.folder.name} are damaged, and {len(changed)} files "
-            f"that they were made from are not what they were: {'; '.join(changed[:N_EXAMPLES])}; put them "
-            "back and give the command again"
+            f"{store}: shards {', '.join(map(str, damaged))} of ingest {plan.folder.name} are damaged and "
+            f"cannot be made again, since {len(changed)} of their files are not what was read: "
+            f"{'; '.join(changed[:N_EXAMPLES])}; put the files back and give the command again"
         )

@@ -32,6 +32,8 @@ from apogee_batch.survey.sources import find_apstar_files
 
 TABLE_WIDTH = 100
 
+DELETE_IT = "; delete it when you do not need it"
+
 
 def ingest(
     sources: Sequence[str],
@@ -131,7 +133,7 @@ def _mend_shards(
 def _begin(store: Path, plan: IngestPlan, progress: ProgressView, going: Going) -> None:
     """Write the plan of an ingest, or check that the one that was begun is the same."""
     if going.force_new_plan and is_other_ingest(plan):
-        progress.say(f"the ingest that was begun is kept in {set_ingest_aside(plan)}")
+        progress.say(f"the ingest that was begun is kept in {set_ingest_aside(plan)}{DELETE_IT}")
     begin_store(store, plan)
 
 
@@ -149,7 +151,7 @@ def _check(
     ).items():
         if not (going.force_new_plan and plan is not None and plan.folder == folder):
             refuse_changed_files(store, folder, changed)
-        progress.say(f"the ingest that was begun is kept in {set_ingest_aside(plan)}")
+        progress.say(f"the ingest that was begun is kept in {set_ingest_aside(plan)}{DELETE_IT}")
         begin_store(store, plan)
 
 

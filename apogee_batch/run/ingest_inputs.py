@@ -201,7 +201,7 @@ def compare_inputs(old: pa.Table, new: pa.Table) -> list[str]:
             example = paths[0]
             if kind == "of another size":
                 example += f", {before[example]} -> {now[example]} bytes"
-            lines.append(f"{len(paths)} files {kind} ({example})")
+            lines.append(f"{len(paths)} file{'s' * (len(paths) > 1)} {kind} ({example})")
     if not lines and old["known"].to_pylist() != new["known"].to_pylist():
         lines.append("the allStar summary says other things of the stars")
     return lines

@@ -145,8 +145,8 @@ def _complete_reports(store: Path, plan: IngestPlan) -> list[ShardReport]:
     missing = [shard for shard in plan.shards if shard not in done]
     if missing:
         raise IntegrityError(
-            f"{store}: shards {missing} of ingest {plan.folder.name} are not in the ledger, or lost files; "
-            "give the command of that ingest again"
+            f"{store}: shards {', '.join(map(str, missing))} of ingest {plan.folder.name} are not in the "
+            "ledger, or lost files; give the command of that ingest again"
         )
     return [done[shard] for shard in plan.shards]
 

@@ -171,7 +171,7 @@ def _claim(path: Path, descriptor: int, what: Path, *, is_new: bool, break_lock:
     if not has_flock:
         owner = await_owner(descriptor)
         if not (break_lock and owner is not None and not is_here(owner)):
-            raise LockedError(f"{what}: {_explain_live(owner)}")
+            raise LockedError(f"{what}: {_explain_live(owner, break_lock=break_lock)}")
         _tell_taken(what, owner)
         _set_aside(path, descriptor)
         return False
@@ -190,7 +190,7 @@ def _claim_by_content(path: Path, descriptor: int, what: Path, *, break_lock: bo
     owner = await_owner(descriptor)
     if owner is not None:
         if is_here(owner) and lives(owner):
-            raise LockedError(f"{what}: {_explain_live(owner)}")
+            raise LockedError(f"{what}: {_explain_live(owner, break_lock=break_lock)}")
         if not is_here(owner) and not break_lock:
             raise LockedError(f"{what}: {_explain_unseen(owner)}")
         _tell_taken(what, owner)
@@ -236,13 +236,13 @@ def _tell_taken(what: Path, owner: Owner) -> None:
     logging.getLogger(LOGGER).warning("%s: took over the lock of %s, which %s", what, owner, fate)
 
 
-def _explain_live(owner: Owner | None) -> str:
+def _explain_live(owner: Owner | None, *, break_lock: bool) -> str:
     if owner is None:
         return "another process has just taken its lock; wait until it ends"
     remedy = f"wait until it ends, or end it with 'kill {owner.pid}'"
-    if is_here(owner):
-        return f"in use by {owner}; {remedy} (--break-lock cannot break the lock of a live process)"
-    return f"in use by {owner}; {remedy} there; --break-lock only if you are sure that it is gone"
+    if not is_here(owner):
+        return f"in use by {owner}; {remedy} there; --break-lock only if you are sure that it is gone"
+    return f"in use by {owner}; {remedy}" + "; it lives, and --break-lock cannot break its lock" * break_lock
 
 
 def _explain_unseen(owner: Owner) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 import platform
+import re
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from itertools import count
@@ -18,9 +19,11 @@ SET_ASIDE = "old-"  # begins the names of folders that --force-new-plan keeps
 RUN_ID = "run_id"
 REMEDY = "the command that began the run writes it again"
 RUN_ID_LENGTH = 16
+INPUTS_HASH = "inputs_sha256"  # tells nobody anything where what differs is told in words
 READING_PACKAGES = ("apogee-batch", "numpy", "zarr", "numcodecs", "pyarrow", "astropy")
 PACKAGES = (*READING_PACKAGES, "torch")
 FORCE = "--force-new-plan begins anew and keeps what is there beside it"
+SHA256 = re.compile("[0-9a-f]{64}")
 logger = logging.getLogger(__name__)
 
 
@@ -53,10 +56,10 @@ def read_plan(folder: Path) -> dict[str, Any] | None:
     try:
         plan = read_json(path)
     except ValueError as error:
-        raise IntegrityError(f"{path}: damaged plan ({error}); {REMEDY}") from error
+        raise IntegrityError(f"{path}: is damaged ({error}); {REMEDY}") from error
     if not isinstance(plan, dict) or plan.pop(RUN_ID, None) != run_id(plan):
         raise IntegrityError(
-            f"{path}: damaged plan, or none of this program (its hash is not its {RUN_ID}); {REMEDY}"
+            f"{path}: is damaged, or not of this program (its {RUN_ID} does not fit it); {REMEDY}"
         )
     return plan
 
@@ -105,7 +108,10 @@ def settle_plan(folder: Path, plan: dict[str, Any], *, explain: Callable[[], Seq
                 f"{folder}: cannot be written to ({error.strerror}); name another folder"
             ) from error
     elif existing != plan:
-        differences = "; ".join([*explain(), *compare_plans(existing, plan)])
+        explained = list(explain())
+        told = {key: value for key, value in existing.items() if not (explained and key == INPUTS_HASH)}
+        now = {key: value for key, value in plan.items() if key in told or key not in existing}
+        differences = "; ".join([*explained, *compare_plans(told, now)])
         raise UsageError(
             f"{folder}: was begun with another plan ({differences}); give the same inputs and settings to go "
             f"on with it, or another folder; {FORCE}"
@@ -159,6 +165,8 @@ def compare_plans(old: dict[str, Any], new: dict[str, Any], prefix: str = "") ->
 
 def _shorten(value: Any) -> str:
     text = str(value)
+    if SHA256.fullmatch(text):
+        return f"{text[:8]}..."
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 

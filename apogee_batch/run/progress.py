@@ -68,6 +68,9 @@ class PlainView:
         self._stage, self._unit, self._note = stage, unit, ""
         self._done, self._total, self._begun_with = done, total, done
         self._started = self._spoken = time.monotonic()
+        if total == done:
+            self._line(f"{stage}: all {done} {unit} done before")
+            return
         todo = "begins" if total is None else f"{total - done} {unit} to do"
         self._line(f"{stage}: {todo}" + (f", {done} done before" if done else ""))
 
@@ -82,7 +85,8 @@ class PlainView:
 
     def finish(self) -> None:
         """See `ProgressView`."""
-        self._line(self._state() + " - done")
+        if self._begun_with != self._total:
+            self._line(self._state() + " - done")
 
     def say(self, text: str) -> None:
         """See `ProgressView`."""

@@ -27,6 +27,8 @@ def describe_status(path: Path) -> list[str]:
     UsageError
         If it is none of these.
     """
+    if not path.exists():
+        raise UsageError(f"{path}: does not exist; name the folder of a run or a model, or a store")
     if (path / "zarr.json").is_file():
         return _store_status(path)
     plan = (read_plan(path) if path.is_dir() else None) or {}

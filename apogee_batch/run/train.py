@@ -1,5 +1,6 @@
 """The training stage: labelled rows of the store in, a model folder out."""
 
+import logging
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -27,6 +28,7 @@ from apogee_batch.store.spectra import STAR_ARRAYS
 from apogee_batch.store.tables import LABELS, STARS, table_path
 
 POLL_S = 0.5
+logger = logging.getLogger(__name__)
 ATTACH = "attach labels with 'apogee-batch labels attach STORE --payne TABLE'"
 
 
@@ -107,8 +109,10 @@ def begin_training(store: Path, out: Path, config: RunConfig, *, is_forced: bool
         If there are no labels, or the folder holds another training or something else.
     """
     plan = plan_training(store, out, config, load_recipe(config.training.recipe))
-    if is_forced:
-        set_aside(out, plan)
+    if is_forced and (aside := set_aside(out, plan)) is not None:
+        logger.warning(
+            "the training that was in %s is kept in %s; delete it when you do not need it", out, aside
+        )
     settle_plan(out, plan)
     return plan
 

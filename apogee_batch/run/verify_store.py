@@ -155,7 +155,7 @@ def _examine_ingest(store: Path, ingest: _Ingest, found: Findings, *, is_last: b
         _examine_summary(store, ingest, found)
     elif is_last:
         done = f"{n_done} of {len(ingest.shards)} shards written"
-        found.notes.append(f"{folder}: not finished ({done}, no {SUMMARY_FILE}); {INGEST_AGAIN}")
+        found.notes.append(f"{folder}: not finished ({done}); the same 'apogee-batch ingest' goes on with it")
     else:
         found.add(folder / SUMMARY_FILE, MISSING, INGEST_AGAIN)
     survey = folder / SURVEY_FILE
