@@ -145,7 +145,7 @@ def test_too_many_bad_files_stop_an_ingest_that_goes_on_if_more_are_allowed(
 def test_bad_files_that_are_mended_are_read_by_a_new_plan(
     spoilt: list[Path], survey: SimulatedSurvey, serial_config: RunConfig, tmp_path: Path
 ) -> None:
-    with pytest.raises(TooManyBadInputsError, match="if you mend them, give it with --force-new-plan"):
+    with pytest.raises(TooManyBadInputsError, match="or mend them, and give it with --force-new-plan"):
         ingest(spoilt, tmp_path / "s.zarr", serial_config)
     for path in spoilt:
         shutil.copy(survey.spectra / path.relative_to(tmp_path / "stars"), path)

@@ -101,13 +101,13 @@ def spare(survey: SimulatedSurvey) -> Path:
 def add(desk: Desk, spare: Path) -> list[str]:
     path = desk.folder / spare.name
     shutil.copy(spare, path)
-    return [f"1 files added ({path})"]
+    return [f"1 file added ({path})"]
 
 
 def remove(desk: Desk, spare: Path) -> list[str]:
     path = desk.paths[3]
     path.unlink()
-    return [f"1 files removed ({path})"]
+    return [f"1 file removed ({path})"]
 
 
 def lengthen(place: int) -> Callable[[Desk, Path], list[str]]:

@@ -100,7 +100,7 @@ def test_a_run_does_not_go_on_with_a_store_that_has_grown(
         is_dry_run=False,
         progress=SilentView(),
     )
-    with pytest.raises(UsageError, match=r"inputs_sha256\.stars: .*store_sha256: "):
+    with pytest.raises(UsageError, match="store_sha256: "):
         bench.make()
 
 
