@@ -435,3 +435,30 @@ def test_the_copies_of_a_file_of_visits_are_told_by_each_visit(
     assert kept.equals(read_stars(tmp_path / "one.zarr"))
     rejects = read_table(table_path(tmp_path / "s.zarr", "rejects")).to_pylist()
     assert [reject["reason"] for reject in rejects] == ["DUPLICATE_FILE"] * len(kept)
+
+
+def test_a_damaged_shard_is_mended_by_an_ingest_of_other_files(
+    survey: SimulatedSurvey, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    paths, store, whole = find_apstar_files([str(survey.spectra)]), tmp_path / "s.zarr", tmp_path / "w.zarr"
+    ingest(paths[:20], store, serial_config)
+    ingest(paths[:20], whole, serial_config)
+    ingest(paths[20:], whole, serial_config)
+    part = store / "ingest" / "0001" / "parts" / "contents-00001.parquet"
+    part.write_bytes(part.read_bytes()[:-20])
+    ingest(paths[20:], store, serial_config)
+    assert read_stars(store).equals(read_stars(whole))
+    assert "nothing to do" in ingest(paths, store, serial_config)[0]
+
+
+def test_a_lost_summary_of_an_earlier_ingest_is_written_again(
+    survey: SimulatedSurvey, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    paths, store = find_apstar_files([str(survey.spectra)]), tmp_path / "s.zarr"
+    ingest(paths[:10], store, serial_config)
+    ingest(paths[10:20], store, serial_config)
+    before = read_stars(store)
+    (store / "ingest" / "0001" / "summary.json").unlink()
+    ingest(paths[:10], store, serial_config)
+    assert (store / "ingest" / "0001" / "summary.json").is_file()
+    assert read_stars(store).equals(before)

@@ -51,10 +51,9 @@ def run_ingest(
     progress: ProgressView,
     *,
     max_bad_fraction: float,
-    survey: Reconciliation | None = None,
     lock: Lock,
-) -> IngestSummary:
-    """Carry out an ingest plan, going on where an earlier attempt stopped.
+) -> None:
+    """Write the shards of an ingest plan, going on where an earlier attempt stopped.
 
     Parameters
     ----------
@@ -68,17 +67,13 @@ def run_ingest(
         What the user sees.
     max_bad_fraction : float
         Part of the files, 0 to 1, that may be of no use.
-    survey : Reconciliation, optional
-        How the files compare with the survey's summary; kept beside the plan.
     lock : Lock
         Of the store; looked at after each shard.
 
     Raises
     ------
-    IntegrityError
-        If the counts do not add up.
     TooManyBadInputsError
-        If too many files, or all, gave no spectrum.
+        If too many files gave no spectrum.
     LockedError
         If another process took the lock away.
     """
@@ -102,9 +97,6 @@ def run_ingest(
     task = partial(ingest_shard, str(store), plan.folder.name, plan.values["rows"])
     run_shards(workers, task, todo, ledger, progress, on_report=on_report)
     progress.finish()
-    if survey is not None:
-        write_table(plan.folder / SURVEY_FILE, survey.details)
-    return finish_ingest(store, plan, survey)
 
 
 def begin_store(store: Path, plan: IngestPlan) -> None:
@@ -138,7 +130,7 @@ def finish_ingest(store: Path, plan: IngestPlan, survey: Reconciliation | None =
     plan : IngestPlan
         Whose shards are all in the ledger.
     survey : Reconciliation, optional
-        As for `run_ingest`.
+        How the files compare with the survey's summary; kept beside the plan.
 
     Raises
     ------
@@ -147,6 +139,8 @@ def finish_ingest(store: Path, plan: IngestPlan, survey: Reconciliation | None =
     TooManyBadInputsError
         If no file gave a spectrum.
     """
+    if survey is not None:
+        write_table(plan.folder / SURVEY_FILE, survey.details)
     stars, rejects = write_ingested_tables(store)
     # the counts of an ingest that is mended: those of its survey stay
     counts = read_summary(plan.folder) | _count(plan, stars, rejects, survey)

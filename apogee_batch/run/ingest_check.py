@@ -10,7 +10,7 @@ from apogee_batch.errors import IntegrityError, UsageError
 from apogee_batch.run.attempts import run_alone
 from apogee_batch.run.clusters import Workers
 from apogee_batch.run.ingest_inputs import read_shard_inputs, star_from_json, stat_file
-from apogee_batch.run.ingest_plan import SUMMARY_FILE, IngestPlan, ingest_folders, read_ingest
+from apogee_batch.run.ingest_plan import IngestPlan, ingest_folders, is_finished, read_ingest
 from apogee_batch.run.ingest_tables import CONTENTS, ingest_ledger, part_path
 from apogee_batch.run.plan import FORCE
 from apogee_batch.run.progress import ProgressView
@@ -54,7 +54,7 @@ def changed_files(
     """
     found = {}
     for folder in ingest_folders(store):
-        state: State = "finished" if (folder / SUMMARY_FILE).is_file() else "begun"
+        state: State = "finished" if is_finished(folder) else "begun"
         plan = read_ingest(folder)
         task = partial(check_shard, str(store), folder.name, plan.values["rows"], trust_mtime, state)
         changed = _run_all(workers, task, _shards_of(store, plan, named), progress)
@@ -66,7 +66,7 @@ def changed_files(
 def refuse_changed_files(store: Path, folder: Path, changed: Sequence[str]) -> NoReturn:
     """Raise UsageError for files of an ingest that were replaced; the message names them."""
     remedy = f"put the files back, or {FORCE}"
-    if (folder / SUMMARY_FILE).is_file():
+    if is_finished(folder):
         remedy = "the store keeps what was read then; put the files back, or ingest into a new store"
     examples = "; ".join(changed[:N_EXAMPLES])
     which = "1 file is" if len(changed) == 1 else f"{len(changed)} files are"

@@ -92,42 +92,34 @@ def _ingest_locked(
         _begin(store, plan, progress, going)
     cluster = config.cluster.model_copy(update={"device": "cpu"})
     logs = store / "ingest" / "logs"
-    summary = None
     with log_to_folder(logs), open_workers(cluster, logs=logs) as workers:
         progress.say(f"workers: {workers.description}")
         _check(store, plan, {str(item.path) for item in inputs}, workers, progress, going)
         for broken in damaged:
-            summary = _mend_shards(store, broken, workers, progress, lock)
+            _mend_shards(store, broken, workers, progress, lock)
         if plan is not None:
-            summary = run_ingest(
-                store,
-                plan,
-                workers,
-                progress,
-                max_bad_fraction=config.ingest.max_bad_fraction,
-                survey=survey,
-                lock=lock,
-            )
-    if summary is None:
+            fraction = config.ingest.max_bad_fraction
+            run_ingest(store, plan, workers, progress, max_bad_fraction=fraction, lock=lock)
+    summaries = [] if plan is None else [finish_ingest(store, plan, survey)]
+    summaries += [finish_ingest(store, broken) for broken in damaged]  # last: all shards are there now
+    if not summaries:
         return [f"nothing to do: {store} holds all {len(inputs)} files already"]
-    return _ingest_lines(store, summary)
+    return _ingest_lines(store, summaries[0])
 
 
-def _mend_shards(
-    store: Path, plan: IngestPlan, workers: Workers, progress: ProgressView, lock: Lock
-) -> IngestSummary:
-    """Make the damaged shards of a finished ingest again, or only its summary."""
+def _mend_shards(store: Path, plan: IngestPlan, workers: Workers, progress: ProgressView, lock: Lock) -> None:
+    """Make the damaged shards of a finished ingest again; there is none where only its summary is damaged."""
     done = ingest_ledger(store, plan).done()
     lost = [shard for shard in plan.shards if shard not in done]
     if not lost:
         progress.say(f"WARNING: {plan.folder / SUMMARY_FILE}: was lost or damaged, and is written again")
-        return finish_ingest(store, plan)
+        return
     names = ", ".join(map(str, lost))
     progress.say(
         f"WARNING: ingest {plan.folder.name}: shards {names} are damaged, and are made again from their files"
     )
     check_damaged_shards(store, plan, workers, progress)
-    return run_ingest(store, plan, workers, progress, max_bad_fraction=1.0, lock=lock)
+    run_ingest(store, plan, workers, progress, max_bad_fraction=1.0, lock=lock)
 
 
 def _begin(store: Path, plan: IngestPlan, progress: ProgressView, going: Going) -> None:

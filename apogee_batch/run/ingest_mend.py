@@ -24,6 +24,7 @@ from apogee_batch.run.ingest_plan import (
     SUMMARY_FILE,
     IngestPlan,
     ingest_folders,
+    is_finished,
     read_ingest,
 )
 from apogee_batch.run.ingest_tables import CONTENTS, ingest_ledger
@@ -63,7 +64,7 @@ def mend_store(store: Path) -> list[Path]:
 
 
 def _read_if_needed(folder: Path) -> IngestPlan | None:
-    if (folder / SUMMARY_FILE).is_file():
+    if is_finished(folder):
         return read_ingest(folder)
     try:
         return read_ingest(folder)
@@ -81,7 +82,7 @@ def _mend_plan(folder: Path) -> list[Path]:
     if plan is None and (folder / PLAN_FILE).exists() and not (folder / "ledger").is_dir():
         (folder / PLAN_FILE).unlink()  # damaged before anything was done by it: the ingest begins again
         return [folder / PLAN_FILE]
-    if noted is None and plan is not None and (folder / SUMMARY_FILE).is_file():
+    if noted is None and plan is not None and is_finished(folder):
         return [_restore_inputs(folder, plan)]
     note = read_summary(folder).get(INPUTS_NOTE)
     if noted is not None and note and find_damage(WrittenFile(**note), folder.parent.parent):
@@ -139,7 +140,7 @@ def damaged_ingests(store: Path, *, check_bytes: bool = True) -> list[IngestPlan
     check_bytes : bool
         Whether to compare hashes, or only sizes.
     """
-    plans = [read_ingest(f) for f in ingest_folders(store) if (f / SUMMARY_FILE).is_file()]
+    plans = [read_ingest(folder) for folder in ingest_folders(store) if is_finished(folder)]
     return [
         plan
         for plan in plans

@@ -103,8 +103,14 @@ def ingest_folders(store: Path) -> list[Path]:
 
 def unfinished_ingest(store: Path) -> Path | None:
     """Return the folder of the ingest that was begun and not finished, if there is one."""
-    folders = [folder for folder in ingest_folders(store) if not (folder / SUMMARY_FILE).is_file()]
-    return folders[-1] if folders else None
+    folders = ingest_folders(store)
+    return folders[-1] if folders and not is_finished(folders[-1]) else None
+
+
+def is_finished(folder: Path) -> bool:
+    """Tell whether an ingest was finished: it has a summary, or had one, since a later one was begun."""
+    later = (other for other in folder.parent.glob(FOLDER_NAMES) if other.name > folder.name)
+    return (folder / SUMMARY_FILE).is_file() or any(later)
 
 
 def require_finished_ingest(store: Path) -> None:
