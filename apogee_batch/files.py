@@ -114,6 +114,8 @@ def _flush(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
+        if error.errno == errno.EINVAL and path.is_dir():
+            return  # some network file systems cannot flush a folder, and need not
         raise OSError(error.errno, os.strerror(error.errno or errno.EIO), str(path)) from error
     finally:
         os.close(descriptor)

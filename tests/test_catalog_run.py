@@ -345,3 +345,48 @@ def test_a_run_whose_lock_was_taken_away_stops_at_the_next_shard(
         )
     assert len(list((run / "ledger").iterdir())) == 1
     assert "elsewhere" in (run / "lock").read_text()
+
+
+def test_training_does_not_read_a_shard_that_was_exchanged(
+    labelled_store: Path, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    store = tmp_path / "s.zarr"
+    shutil.copytree(labelled_store, store)
+    first, second = (store / "flux" / "c" / str(shard) / "0" for shard in (0, 1))
+    content = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(content)
+    with pytest.raises(IntegrityError, match=r"flux/c/0/0: has "):
+        commands.train(store, tmp_path / "m", config=serial_config, progress=SilentView())
+
+
+def test_labels_attached_before_the_training_begins_stop_the_run(
+    labelled_store: Path,
+    survey: SimulatedSurvey,
+    serial_config: RunConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = tmp_path / "s.zarr"
+    shutil.copytree(labelled_store, store)
+    begin = commands.begin_run
+
+    def begin_and_attach(*arguments: object, **options: object) -> dict[str, object]:
+        plan = begin(*arguments, **options)
+        commands.attach(store, {"payne": [survey.labels["payne"]]}, column_map=[])
+        return plan
+
+    monkeypatch.setattr("apogee_batch.run.commands.begin_run", begin_and_attach)
+    with pytest.raises(IntegrityError, match=r"changed while the run began \(labels_sha256"):
+        make(store, tmp_path / "run", serial_config)
+
+
+def test_a_plan_that_was_lost_before_the_first_shard_is_written_again(
+    labelled_store: Path, finished_run: Path, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    shutil.rmtree(run / "ledger")
+    (run / "plan.json").unlink()
+    make(labelled_store, run, serial_config)
+    assert bytes_of(run) == bytes_of(finished_run)

@@ -7,6 +7,7 @@ from torch import Tensor
 from training_sets import make_training_set, tiny_recipe
 
 from apogee_batch.errors import IntegrityError, UsageError
+from apogee_batch.files import read_sealed_json, write_sealed_json
 from apogee_batch.network import training_folder
 from apogee_batch.network.card import CARD_FILE, render_model_card
 from apogee_batch.network.checkpoint import (
@@ -202,7 +203,7 @@ def test_a_kill_while_a_state_is_written_leaves_the_one_before(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("apogee_batch.network.checkpoint.write_json", killed)
+        patch.setattr("apogee_batch.network.checkpoint.write_sealed_json", killed)
         with pytest.raises(KeyboardInterrupt):
             save_state(tmp_path, _state(2))
     state = load_state(tmp_path)
@@ -218,7 +219,9 @@ def test_a_damaged_state_is_refused_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / STATE_FILE).write_text(text[:-10])
     with pytest.raises(IntegrityError, match="train from the start"):
         load_state(tmp_path)
-    (tmp_path / STATE_FILE).write_text(text.replace('"format_version": 1', '"format_version": 7'))
+    (tmp_path / STATE_FILE).write_text(text)
+    saved = read_sealed_json(tmp_path / STATE_FILE)
+    write_sealed_json(tmp_path / STATE_FILE, saved | {"format_version": 7})
     with pytest.raises(IntegrityError, match="format 7"):
         load_state(tmp_path)
     (tmp_path / STATE_FILE).write_text(text)
@@ -323,3 +326,14 @@ def test_the_card_of_imported_weights_says_whose_they_are() -> None:
     assert "## Training" not in card
     assert "not known" in card
     assert "| teff | K | 4716.92 | 733.01 |" in card
+
+
+def test_a_state_that_was_changed_is_not_gone_on_with(tmp_path: Path) -> None:
+    save_state(tmp_path, _state(1))
+    folder = tmp_path
+    text = (folder / STATE_FILE).read_text()
+    for old, new in (('"epoch": 1', '"epoch": 2'), ("best_loss", "best_lost")):
+        assert old in text
+        (folder / STATE_FILE).write_text(text.replace(old, new, 1))
+        with pytest.raises(IntegrityError, match="is damaged"):
+            load_state(folder)

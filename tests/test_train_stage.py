@@ -15,6 +15,7 @@ from apogee_batch.network.state import EpochMetrics
 from apogee_batch.run import train
 from apogee_batch.run.clusters import SerialExecutor, Workers
 from apogee_batch.run.config import RunConfig
+from apogee_batch.run.lock import hold_lock
 from apogee_batch.run.plan import write_plan
 from apogee_batch.run.progress import SilentView
 from apogee_batch.run.train import plan_training, run_training
@@ -67,7 +68,7 @@ def follow(folder: Path) -> Listener:
             future.set_result(None)
 
     view = WritesThenEnds()
-    train._follow(future, folder, {"schedule": "plateau", "max_epochs": 9}, view)
+    train._follow(future, folder, {"schedule": "plateau", "max_epochs": 9}, view, lambda: None)
     return view
 
 
@@ -90,7 +91,8 @@ def test_a_trained_model_repeats_what_it_has_against_itself(
     header = CheckpointHeader.from_json(load_checkpoint(model).header.to_json() | {"warnings": ["odd"]})
     save_checkpoint(model, load_tensors(model / "model.safetensors"), header)
     view = Listener()
-    run_training(labelled_store, model, serial_config, Workers(SerialExecutor(), 1, ""), view)
+    with hold_lock(model / "lock", model) as lock:
+        run_training(labelled_store, model, serial_config, Workers(SerialExecutor(), 1, ""), view, lock=lock)
     assert view.lines == [f"train: {model} is trained already", "WARNING: odd"]
 
 
@@ -124,6 +126,6 @@ def test_a_resumed_training_is_shown_from_where_it_stopped(tmp_path: Path) -> No
     add_epoch(tmp_path, 2, 0.4)
     future, view = Future[Any](), Starts()
     future.set_result([])
-    train._follow(future, tmp_path, load_recipe("robust").to_json(), view)
+    train._follow(future, tmp_path, load_recipe("robust").to_json(), view, lambda: None)
     assert view.lines == ["train: going on after epoch 2"]
     assert view.notes == ["train: 2 of 20"]

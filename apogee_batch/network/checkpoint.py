@@ -13,10 +13,12 @@ from apogee_batch.errors import IntegrityError, UsageError
 from apogee_batch.files import (
     canonical_json,
     read_json,
+    read_sealed_json,
     sha256_of_file,
     sha256_of_text,
     write_bytes,
     write_json,
+    write_sealed_json,
 )
 from apogee_batch.network.header import FORMAT_VERSION, CheckpointHeader
 from apogee_batch.network.model import SpectrumNet
@@ -171,7 +173,7 @@ def save_state(folder: Path, state: TrainingState) -> None:
     """
     path = folder / f"state-{state.progress.epoch:06d}.safetensors"
     sha256 = write_bytes(path, _to_bytes(state.tensors)).sha256
-    write_json(
+    write_sealed_json(
         folder / STATE_FILE,
         {
             "format_version": FORMAT_VERSION,
@@ -197,7 +199,7 @@ def load_state(folder: Path) -> TrainingState | None:
         return None
     remedy = f"remove {path} to train from the start"
     try:
-        saved = read_json(path)
+        saved = read_sealed_json(path)
         if saved["format_version"] != FORMAT_VERSION:
             raise IntegrityError(
                 f"{path} is of format {saved['format_version']}, not {FORMAT_VERSION}: {remedy}"

@@ -33,11 +33,15 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+    for text in path.read_bytes().splitlines():
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:  # cut short by a kill; the epoch is done again
+            line = json.loads(text)
+            is_epoch = isinstance(line, dict) and isinstance(line.get("epoch"), int)
+        except ValueError:  # cut short by a kill; the epoch is done again
             break
+        if not is_epoch:
+            break
+        lines.append(line)
     return lines
 
 

@@ -28,10 +28,13 @@ class BadInputs:
         Writes the rejects known so far, and says what and where they are.
     """
 
-    def __init__(self, n_inputs: int, max_fraction: float, noun: str, keep_list: Callable[[], str]) -> None:
+    def __init__(
+        self, n_inputs: int, max_fraction: float, noun: str, keep_list: Callable[[], str], *, n_known: int = 0
+    ) -> None:
         self._n_inputs = n_inputs
         self._max_fraction = max_fraction
-        self._limit = max(1.0, max_fraction * n_inputs) if max_fraction > 0 else 0.0
+        limit = max(1.0, max_fraction * (n_inputs - n_known)) if max_fraction > 0 else 0.0
+        self._limit = n_known + limit
         self._noun = noun
         self._keep_list = keep_list
         self._n_bad = 0

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from apogee_batch.errors import UsageError
+from apogee_batch.errors import IntegrityError, UsageError
 from apogee_batch.files import read_json, remove_leftovers, write_sealed_json, write_table
 from apogee_batch.network.checkpoint import Checkpoint, load_checkpoint
 from apogee_batch.network.recipe import load_recipe
@@ -24,9 +24,9 @@ from apogee_batch.run.infer import (
 )
 from apogee_batch.run.ledger import Ledger, ShardReport
 from apogee_batch.run.lock import Lock
-from apogee_batch.run.plan import run_id, set_aside, settle_plan, software_versions
+from apogee_batch.run.plan import LEDGER_FOLDER, run_id, set_aside, settle_plan, software_versions
 from apogee_batch.run.progress import ProgressView
-from apogee_batch.run.publish import killed_stars, publish
+from apogee_batch.run.publish import MANIFEST_FILE, killed_stars, publish
 from apogee_batch.run.stages import run_shards
 from apogee_batch.run.store_tables import require_whole_tables
 from apogee_batch.run.train import plan_training, run_training, store_fingerprint
@@ -167,7 +167,7 @@ def run_catalog(
     LockedError
         If another process took the lock away.
     """
-    checkpoint, folder = _get_model(store, out, model, config, workers, progress)
+    checkpoint, folder = _get_model(store, out, plan, model, config, workers, progress, lock)
     shards = plan["shards"]
     ledger = inference_ledger(out, plan, checkpoint.sha256)
     done = ledger.done()
@@ -204,7 +204,7 @@ def run_catalog(
     made_by = (checkpoint.sha256, checkpoint.header)
     found = publish(out, reports, plan=plan, model=made_by, devices=devices)
     (out / REJECTS_SO_FAR).unlink(missing_ok=True)
-    manifest = read_json(out / "manifest.json")
+    manifest = read_json(out / MANIFEST_FILE)
     return CatalogRun(out, run_id(plan), manifest["stars"], manifest["rejects"], found)
 
 
@@ -218,19 +218,30 @@ def _keep_killed(out: Path, ledger: Ledger) -> str:
 
 def remove_run_leftovers(out: Path) -> int:
     """Remove the unfinished files of killed processes; return how many. The run must be locked."""
-    names = ("", STAGING, PARTS, INPUTS, MODEL_FOLDER, "ledger", "catalog", "report")
+    names = ("", STAGING, PARTS, INPUTS, MODEL_FOLDER, LEDGER_FOLDER, "catalog", "report")
     return sum(remove_leftovers(out / name) for name in names if (out / name).is_dir())
 
 
 def inference_ledger(out: Path, plan: dict[str, Any], model_sha256: str) -> Ledger:
     """Return the ledger of a run's parts; parts made with another model do not count."""
-    return Ledger(out / "ledger", out, f"{run_id(plan)} {model_sha256}")
+    return Ledger(out / LEDGER_FOLDER, out, f"{run_id(plan)} {model_sha256}")
 
 
 def _get_model(
-    store: Path, out: Path, model: Path | None, config: RunConfig, workers: Workers, progress: ProgressView
+    store: Path,
+    out: Path,
+    plan: dict[str, Any],
+    model: Path | None,
+    config: RunConfig,
+    workers: Workers,
+    progress: ProgressView,
+    lock: Lock,
 ) -> tuple[Checkpoint, Path]:
-    """Load the model that is given, or train one."""
-    if model is not None:
-        return load_checkpoint(model), model.resolve()
-    return run_training(store, out / MODEL_FOLDER, config, workers, progress), out / MODEL_FOLDER
+    """Load the model that is given, or train one; either must be the planned one."""
+    if model is None:
+        folder, planned = out / MODEL_FOLDER, plan["model"]["trained"]
+        return run_training(store, folder, config, workers, progress, lock=lock, planned=planned), folder
+    checkpoint = load_checkpoint(model)
+    if checkpoint.sha256 != plan["model"]["given"]:
+        raise IntegrityError(f"{model}: changed while the run began; put it back, or begin a new run")
+    return checkpoint, model.resolve()

@@ -41,7 +41,7 @@ def attach(
     going: Going = ORDINARY,
 ) -> list[str]:
     """Attach label tables to a store."""
-    store = store.absolute()
+    store = store.resolve()  # one store has one lock, whatever it is reached by
     require_finished_ingest(store)
     with hold_lock(store_lock(store), store, break_lock=going.break_lock):
         return _attach_locked(store, tables, column_map)
@@ -99,11 +99,11 @@ def train(
     """Train a network on the labels of a store."""
     store, out = store.absolute(), out.absolute()
     require_finished_ingest(store)
-    with hold_lock(out / LOCK_FILE, out, break_lock=going.break_lock):
+    with hold_lock(out / LOCK_FILE, out, break_lock=going.break_lock) as lock:
         begin_training(store, out, config, is_forced=going.force_new_plan)
         logs = out / "logs"
         with log_to_folder(logs), open_workers(_one_worker(config).cluster, logs=logs) as workers:
-            checkpoint = run_training(store, out, config, workers, progress)
+            checkpoint = run_training(store, out, config, workers, progress, lock=lock)
     header = checkpoint.header
     by_type = ", ".join(f"{name} {loss:.4f}" for name, loss in header.dev_loss_by_type.items())
     return [

@@ -25,4 +25,6 @@ def choose_device(wanted: Device) -> str:
 
 def device_name(device: str) -> str:
     """Return what the run's records call a device: numbers are equal on the same kind only."""
-    return torch.cuda.get_device_name() if device == "cuda" else "cpu"
+    return (
+        torch.cuda.get_device_name() if device == "cuda" else f"cpu {torch.backends.cpu.get_cpu_capability()}"
+    )

@@ -22,8 +22,8 @@ from apogee_batch.labels.attach import LABELS_SCHEMA
 from apogee_batch.network.checkpoint import Checkpoint, load_checkpoint
 from apogee_batch.network.memory import keep_freed_memory
 from apogee_batch.run.devices import choose_device, device_name
-from apogee_batch.run.ingest_tables import ingested_files
-from apogee_batch.run.ledger import ShardReport, find_damage, relative_digest
+from apogee_batch.run.ingest_tables import check_spectra
+from apogee_batch.run.ledger import ShardReport, relative_digest
 from apogee_batch.store.spectra import StoreInfo, open_store, read_spectra
 from apogee_batch.store.tables import LABELS, REJECTS, STARS, read_table, table_path
 
@@ -118,7 +118,7 @@ def infer_shard(
     device = choose_device(settings["device"])
     checkpoint, engine = _load_engine(model, settings["model_sha256"], device)
     info = open_store(Path(store))
-    _check_spectra(info, shard)
+    check_spectra(info, shard, ("flux/", "err/"))
     planned = _stars_of_shard(info, Path(run), shard)
     wanted = [i for i in (range(len(planned)) if only is None else only) if i not in set(excluded)]
     stars = planned.take(pa.array(wanted, pa.int64()))
@@ -158,17 +158,6 @@ def infer_shard(
             KILLED: [planned["apstar_id"][place].as_py() for place in excluded],
         },
     )
-
-
-def _check_spectra(info: StoreInfo, shard: int) -> None:
-    """Check that flux and errors are, byte for byte, what the ingest wrote."""
-    for file in ingested_files(info.path, shard):
-        problem = find_damage(file, info.path) if file.path.startswith(("flux/", "err/")) else None
-        if problem is not None:
-            raise IntegrityError(
-                f"{info.path / file.path}: {problem}; give the 'apogee-batch ingest' command again, which "
-                "restores it, then this one"
-            )
 
 
 @lru_cache(maxsize=1)

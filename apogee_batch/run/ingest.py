@@ -14,10 +14,17 @@ from apogee_batch.files import write_sealed_json, write_table
 from apogee_batch.run.bad_inputs import REJECTS_SO_FAR, BadInputs, describe_rejects
 from apogee_batch.run.clusters import Workers
 from apogee_batch.run.ingest_mend import INPUTS_NOTE, note_inputs, read_summary
-from apogee_batch.run.ingest_plan import SUMMARY_FILE, IngestPlan, begin_ingest, ingest_folders
-from apogee_batch.run.ingest_tables import ingest_ledger, rejects_so_far
+from apogee_batch.run.ingest_plan import (
+    SUMMARY_FILE,
+    IngestPlan,
+    begin_ingest,
+    ingest_folders,
+    read_ingest,
+    unfinished_ingest,
+)
+from apogee_batch.run.ingest_tables import ingest_ledger, mending_ledger, rejects_so_far
 from apogee_batch.run.ingest_task import ingest_shard
-from apogee_batch.run.ledger import ShardReport
+from apogee_batch.run.ledger import Ledger, ShardReport
 from apogee_batch.run.lock import Lock
 from apogee_batch.run.plan import read_plan
 from apogee_batch.run.progress import ProgressView
@@ -66,7 +73,7 @@ def run_ingest(
     progress : ProgressView
         What the user sees.
     max_bad_fraction : float
-        Part of the files, 0 to 1, that may be of no use.
+        Part of the files, 0 to 1, that may be of no use; those that an earlier ingest rejected do not count.
     lock : Lock
         Of the store; looked at after each shard.
 
@@ -77,16 +84,50 @@ def run_ingest(
     LockedError
         If another process took the lock away.
     """
-    plans = [read_plan(folder) or {} for folder in ingest_folders(store)]
-    resize_store(store, n_rows=max(int(begun["n_rows"]) for begun in plans))
-    ledger = ingest_ledger(store, plan)
+    n_known = _count_known(store, plan)
+    keep = partial(_keep_rejects, store, plan)
+    bad = BadInputs(len(plan.inputs), max_bad_fraction, "files", keep, n_known=n_known)
+    _write_shards(store, plan, ingest_ledger(store, plan), workers, progress, bad, lock)
+
+
+def mend_ingest(
+    store: Path, plan: IngestPlan, workers: Workers, progress: ProgressView, *, lock: Lock
+) -> None:
+    """Make the shards of a finished ingest again that are damaged; they must become what they were.
+
+    Parameters
+    ----------
+    store, plan, workers, progress, lock
+        As for `run_ingest`.
+
+    Raises
+    ------
+    IntegrityError
+        If a shard becomes another one: a file was replaced or could not be read, or the software is another.
+    LockedError
+        If another process took the lock away.
+    """
+    bad = BadInputs(len(plan.inputs), 1.0, "files", partial(_keep_rejects, store, plan))
+    _write_shards(store, plan, mending_ledger(store, plan), workers, progress, bad, lock)
+
+
+def _write_shards(
+    store: Path,
+    plan: IngestPlan,
+    ledger: Ledger,
+    workers: Workers,
+    progress: ProgressView,
+    bad: BadInputs,
+    lock: Lock,
+) -> None:
+    """Write the shards of an ingest that its ledger lacks."""
+    fit_store(store)
     done = ledger.done()
     for problem in ledger.problems(done):
         progress.say(f"WARNING: {problem}; its shard is done again")
     todo = {shard: size for shard, size in plan.sizes.items() if shard not in done}
     n_before = sum(report.n_inputs for report in done.values())
     progress.start("ingest", len(plan.inputs), "files", done=n_before)
-    bad = BadInputs(len(plan.inputs), max_bad_fraction, "files", partial(_keep_rejects, store, plan))
     for report in done.values():
         bad.count(report)
 
@@ -97,6 +138,19 @@ def run_ingest(
     task = partial(ingest_shard, str(store), plan.folder.name, plan.values["rows"])
     run_shards(workers, task, todo, ledger, progress, on_report=on_report)
     progress.finish()
+
+
+def fit_store(store: Path) -> None:
+    """Give the arrays of a store the rows that its ingests have in all."""
+    plans = [read_plan(folder) or {} for folder in ingest_folders(store)]
+    resize_store(store, n_rows=max(int(begun["n_rows"]) for begun in plans))
+
+
+def _count_known(store: Path, plan: IngestPlan) -> int:
+    """Return how many files of a plan an earlier ingest has rejected, which was accepted then."""
+    earlier = [folder for folder in ingest_folders(store) if folder.name < plan.folder.name]
+    known = {path for folder in earlier for path in read_ingest(folder).inputs["path"].to_pylist()}
+    return sum(path in known for path in plan.inputs["path"].to_pylist()) if known else 0
 
 
 def begin_store(store: Path, plan: IngestPlan) -> None:
@@ -141,7 +195,8 @@ def finish_ingest(store: Path, plan: IngestPlan, survey: Reconciliation | None =
     """
     if survey is not None:
         write_table(plan.folder / SURVEY_FILE, survey.details)
-    stars, rejects = write_ingested_tables(store)
+    unfinished = unfinished_ingest(store)
+    stars, rejects = write_ingested_tables(store, without=None if unfinished == plan.folder else unfinished)
     # the counts of an ingest that is mended: those of its survey stay
     counts = read_summary(plan.folder) | _count(plan, stars, rejects, survey)
     counts[INPUTS_NOTE] = note_inputs(store, plan.folder)

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from apogee_batch.errors import IntegrityError, UsageError
+from apogee_batch.errors import IntegrityError, RejectReason, UsageError
 from apogee_batch.run.attempts import run_alone
 from apogee_batch.run.clusters import Workers
 from apogee_batch.run.ingest_inputs import read_shard_inputs, star_from_json, stat_file
@@ -117,17 +117,21 @@ def check_shard(
     folder = Path(store) / "ingest" / ingest
     try:
         hashes = _hashes_of(folder, shard)
-        rejected = set(read_table(part_path(folder, REJECTS, shard))["path"].to_pylist())
+        rejects = read_table(part_path(folder, REJECTS, shard)).to_pylist()
     except IntegrityError:
         if state != "damaged":
             return []  # the shard is made again
-        hashes, rejected = {}, set()
-    if state != "finished":
-        rejected = set()
+        hashes, rejects = {}, []
+    # what ended its workers is not opened again; other rejects of a finished ingest are read by the next one
+    left_out = {
+        reject["path"]
+        for reject in rejects
+        if state == "finished" or reject["reason"] == RejectReason.WORKER_KILLED
+    }
     changes = (
         _find_change(record, hashes.get(record["path"]), rows, trust_mtime, must_exist=state == "damaged")
         for record in read_shard_inputs(folder, shard)
-        if record["path"] not in rejected
+        if record["path"] not in left_out
     )
     return [change for change in changes if change is not None]
 
@@ -142,10 +146,12 @@ def _find_change(
         return f"{path} is gone" if must_exist and record["size"] >= 0 else None
     if size != record["size"]:
         return f"{path} has {size} bytes, had {record['size']}"
-    if blake2b is None or (trust_mtime and mtime_ns == record["mtime_ns"]):
+    if (blake2b is None and must_exist) or (trust_mtime and mtime_ns == record["mtime_ns"]):
         return None
     known = None if record["known"] is None else star_from_json(record["known"])
     _, found = read_apstar_file(Path(path), rows=rows, known=known)
+    if blake2b is None:
+        return None if found.blake2b is None else f"{path} could not be read then, and can be now"
     return None if found.blake2b == blake2b else f"{path} has the same size and another content"
 
 

@@ -7,7 +7,15 @@ from apogee_batch.errors import UsageError
 from apogee_batch.run.clusters import Workers, open_workers
 from apogee_batch.run.config import ORDINARY, Going, RunConfig
 from apogee_batch.run.dry_run import describe_ingest
-from apogee_batch.run.ingest import IngestSummary, begin_store, count_survey, finish_ingest, run_ingest
+from apogee_batch.run.ingest import (
+    IngestSummary,
+    begin_store,
+    count_survey,
+    finish_ingest,
+    fit_store,
+    mend_ingest,
+    run_ingest,
+)
 from apogee_batch.run.ingest_check import changed_files, check_damaged_shards, refuse_changed_files
 from apogee_batch.run.ingest_inputs import IngestInput
 from apogee_batch.run.ingest_mend import damaged_ingests, mend_store, remove_store_leftovers
@@ -30,8 +38,6 @@ from apogee_batch.store.tables import REJECTS, table_path
 from apogee_batch.survey.allstar import Reconciliation, match_allstar, read_allstar
 from apogee_batch.survey.sources import find_apstar_files
 
-TABLE_WIDTH = 100
-
 DELETE_IT = "; delete it when you do not need it"
 
 
@@ -46,7 +52,7 @@ def ingest(
     going: Going = ORDINARY,
 ) -> list[str]:
     """Read apStar files into a store."""
-    store = store.absolute()  # workers may have another working folder
+    store = store.resolve()  # workers may have another working folder; and one store has one lock
     inputs, survey = _find_inputs(sources, allstar)
     if is_dry_run:
         plan = plan_ingest(store, inputs, rows=config.ingest.row, shard_stars=config.ingest.shard_stars)
@@ -88,8 +94,7 @@ def _ingest_locked(
     _mend_tables(store, progress)
     plan = plan_ingest(store, inputs, rows=config.ingest.row, shard_stars=config.ingest.shard_stars)
     damaged = damaged_ingests(store, check_bytes=not going.trust_mtime)
-    if plan is not None:
-        _begin(store, plan, progress, going)
+    _begin_or_abandon(store, plan, progress, going)
     cluster = config.cluster.model_copy(update={"device": "cpu"})
     logs = store / "ingest" / "logs"
     with log_to_folder(logs), open_workers(cluster, logs=logs) as workers:
@@ -98,10 +103,12 @@ def _ingest_locked(
         for broken in damaged:
             _mend_shards(store, broken, workers, progress, lock)
         if plan is not None:
+            begin_store(store, plan)
             fraction = config.ingest.max_bad_fraction
             run_ingest(store, plan, workers, progress, max_bad_fraction=fraction, lock=lock)
-    summaries = [] if plan is None else [finish_ingest(store, plan, survey)]
-    summaries += [finish_ingest(store, broken) for broken in damaged]  # last: all shards are there now
+        lock.check()
+        summaries = [] if plan is None else [finish_ingest(store, plan, survey)]
+        summaries += [finish_ingest(store, broken) for broken in damaged]  # last: all shards are there now
     if not summaries:
         return [f"nothing to do: {store} holds all {len(inputs)} files already"]
     return _ingest_lines(store, summaries[0])
@@ -119,14 +126,26 @@ def _mend_shards(store: Path, plan: IngestPlan, workers: Workers, progress: Prog
         f"WARNING: ingest {plan.folder.name}: shards {names} are damaged, and are made again from their files"
     )
     check_damaged_shards(store, plan, workers, progress)
-    run_ingest(store, plan, workers, progress, max_bad_fraction=1.0, lock=lock)
+    mend_ingest(store, plan, workers, progress, lock=lock)
 
 
-def _begin(store: Path, plan: IngestPlan, progress: ProgressView, going: Going) -> None:
-    """Write the plan of an ingest, or check that the one that was begun is the same."""
-    if going.force_new_plan and is_other_ingest(plan):
-        progress.say(f"the ingest that was begun is kept in {set_ingest_aside(plan)}{DELETE_IT}")
-    begin_store(store, plan)
+def _begin_or_abandon(store: Path, plan: IngestPlan | None, progress: ProgressView, going: Going) -> None:
+    """Write the plan of an ingest, or check that the one that was begun is the same, or give that one up.
+
+    An append to a finished store is not begun here, but when all that could refuse it has been asked.
+    """
+    begun = unfinished_ingest(store)
+    if going.force_new_plan and begun is not None and (plan is None or is_other_ingest(plan)):
+        _set_aside(store, begun, progress)
+    if plan is not None and (begun is not None or not ingest_folders(store)):
+        begin_store(store, plan)
+
+
+def _set_aside(store: Path, folder: Path, progress: ProgressView) -> None:
+    """Keep an unfinished ingest under another name, and take its rows from the arrays."""
+    progress.say(f"the ingest that was begun is kept in {set_ingest_aside(folder)}{DELETE_IT}")
+    if ingest_folders(store):
+        fit_store(store)
 
 
 def _check(
@@ -143,13 +162,13 @@ def _check(
     ).items():
         if not (going.force_new_plan and plan is not None and plan.folder == folder):
             refuse_changed_files(store, folder, changed)
-        progress.say(f"the ingest that was begun is kept in {set_ingest_aside(plan)}{DELETE_IT}")
+        _set_aside(store, folder, progress)
         begin_store(store, plan)
 
 
 def _mend_tables(store: Path, progress: ProgressView) -> None:
     """Write damaged tables again, which planning reads, unless what they are made of is damaged too."""
-    if unfinished_ingest(store) or not ingest_folders(store) or damaged_ingests(store, check_bytes=False):
+    if not ingest_folders(store) or damaged_ingests(store, check_bytes=False):
         return
     for path in mend_tables(store):
         progress.say(f"WARNING: {path}: was lost or damaged, and is written again")

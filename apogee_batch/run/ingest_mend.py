@@ -4,13 +4,14 @@ Whatever is lost can be written again from what is left: a plan from the metadat
 the inputs from the parts, Zarr's metadata from the plans, tables from the parts, and a shard from its files.
 """
 
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from apogee_batch.errors import IntegrityError
+from apogee_batch.errors import IntegrityError, UsageError
 from apogee_batch.files import (
     FileDigest,
     read_sealed_json,
@@ -31,7 +32,7 @@ from apogee_batch.run.ingest_tables import CONTENTS, ingest_ledger
 from apogee_batch.run.ledger import WrittenFile, find_damage, relative_digest
 from apogee_batch.run.plan import PLAN_FILE, read_plan, write_plan
 from apogee_batch.store.metadata import restore_metadata
-from apogee_batch.store.spectra import STAGING
+from apogee_batch.store.spectra import STAGING, resize_store
 from apogee_batch.store.tables import read_table
 
 INPUTS_NOTE = "inputs_file"  # key of a summary: path, size and hash of the inputs
@@ -59,6 +60,8 @@ def mend_store(store: Path) -> list[Path]:
     plans = [plan for plan in found if plan is not None]
     if plans:
         n_rows = max(plan.n_rows for plan in plans)
+        with suppress(IntegrityError, UsageError):  # damaged: then they are written again
+            resize_store(store, n_rows=n_rows)  # an ingest may have been killed between its plan and this
         mended += restore_metadata(store, n_rows=n_rows, shard_stars=plans[0].shard_stars)
     return mended
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from apogee_batch.errors import IntegrityError, UsageError
+from apogee_batch.errors import IntegrityError, RejectReason, UsageError
 from apogee_batch.run.ingest_inputs import (
     INPUTS_FILE,
     TIMES,
@@ -33,6 +33,7 @@ from apogee_batch.store.tables import REJECTS, read_table, table_path
 from apogee_batch.survey.apstar import Rows, count_spectra
 
 SUMMARY_FILE = "summary.json"
+DUPLICATES = (RejectReason.DUPLICATE_FILE, RejectReason.DUPLICATE_STAR)  # read well, and of no use
 FOLDER_NAMES = "[0-9][0-9][0-9][0-9]"
 
 
@@ -233,10 +234,15 @@ def _without_known_files(
     if not known:
         return list(inputs)
     path = table_path(store, REJECTS)
-    rejected = set(read_table(path)["path"].to_pylist()) if path.is_file() else set()
+    rejects = read_table(path).to_pylist() if path.is_file() else []
+    rejected = {reject["path"] for reject in rejects if reject["reason"] not in DUPLICATES}
 
     def is_known(path: str) -> bool:
-        return path in known and (path not in rejected or stat_file(path) == known[path])
+        if path not in known or path not in rejected:
+            return path in known
+        size, *times = known[path]
+        now = stat_file(path)
+        return now == known[path] or (not any(times) and now[0] == size)  # no times: the inputs were restored
 
     return [item for item in inputs if not is_known(str(item.path))]
 
@@ -260,7 +266,7 @@ def is_other_ingest(plan: IngestPlan) -> bool:
     return read_plan(plan.folder) not in (None, plan.values)
 
 
-def set_ingest_aside(plan: IngestPlan) -> Path:
+def set_ingest_aside(folder: Path) -> Path:
     """Keep an unfinished ingest under another name, so that a new one can begin.
 
     Returns
@@ -268,9 +274,7 @@ def set_ingest_aside(plan: IngestPlan) -> Path:
     Path
         Where its plan and parts are now. The rows that it wrote are the new one's.
     """
-    name = run_id(read_plan(plan.folder) or {})
-    aside = next(
-        path for path in names_aside(plan.folder.parent, f"{plan.folder.name}-{name}") if not path.exists()
-    )
-    plan.folder.rename(aside)
+    name = run_id(read_plan(folder) or {})
+    aside = next(path for path in names_aside(folder.parent, f"{folder.name}-{name}") if not path.exists())
+    folder.rename(aside)
     return aside

@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 from apogee_batch.errors import IntegrityError, RejectReason
 from apogee_batch.run.ingest_inputs import INPUTS_SCHEMA, TIMES
 from apogee_batch.run.ingest_plan import IngestPlan, ingest_folders, read_ingest
-from apogee_batch.run.ledger import Ledger, ShardReport, WrittenFile
+from apogee_batch.run.ledger import Ledger, ShardReport, WrittenFile, find_damage
 from apogee_batch.run.plan import read_plan, run_id
 from apogee_batch.schema import Column, arrow_schema, reject_columns, star_columns
+from apogee_batch.store.layout import StoreInfo
 from apogee_batch.store.tables import REJECTS, STARS, read_table
 from apogee_batch.survey.apstar import FileContent, RejectedSpectrum, Spectrum
 
@@ -28,6 +29,26 @@ CONTENTS_SCHEMA = pa.schema(
 def ingest_ledger(store: Path, plan: IngestPlan) -> Ledger:
     """Return the ledger of an ingest."""
     return Ledger(plan.folder / "ledger", store, run_id(plan.values))
+
+
+class _MendingLedger(Ledger):
+    """A ledger whose shards can only be made again as they were."""
+
+    def commit(self, report: ShardReport) -> None:
+        """Record that a shard is whole again; refuse one that has become another."""
+        before = self.entry(report.shard)
+        if before is not None and before.files != report.files:
+            raise IntegrityError(
+                f"{self._base}: shard {report.shard} was damaged, and made again it is another one: one of "
+                "its files was replaced or could not be read, or the software is another than at its ingest; "
+                "mend that and give the command again"
+            )
+        super().commit(report)
+
+
+def mending_ledger(store: Path, plan: IngestPlan) -> Ledger:
+    """Return the ledger of a finished ingest whose damaged shards are made again."""
+    return _MendingLedger(plan.folder / "ledger", store, run_id(plan.values))
 
 
 def ingested_files(store: Path, shard: int) -> tuple[WrittenFile, ...]:
@@ -46,6 +67,32 @@ def ingested_files(store: Path, shard: int) -> tuple[WrittenFile, ...]:
         f"{store}: shard {shard} is in no ledger of it, or its entry is damaged; give the 'apogee-batch "
         "ingest' command again, which restores it"
     )
+
+
+def check_spectra(info: StoreInfo, shard: int, arrays: tuple[str, ...]) -> None:
+    """Check that the arrays of a shard are, byte for byte, what the ingest wrote.
+
+    Parameters
+    ----------
+    info : StoreInfo
+        The store.
+    shard : int
+        The shard.
+    arrays : tuple of str
+        How the paths of their files begin.
+
+    Raises
+    ------
+    IntegrityError
+        If a file is missing or has other bytes.
+    """
+    for file in ingested_files(info.path, shard):
+        problem = find_damage(file, info.path) if file.path.startswith(arrays) else None
+        if problem is not None:
+            raise IntegrityError(
+                f"{info.path / file.path}: {problem}; give the 'apogee-batch ingest' command again, which "
+                "restores it, then this one"
+            )
 
 
 def part_path(folder: Path, name: str, shard: int) -> Path:
@@ -108,7 +155,7 @@ def _arrow_column(column: Column, values: Sequence[Any]) -> pa.Array:
     return pa.array(values, pa.type_for_alias(column.dtype))
 
 
-def gather_tables(store: Path) -> tuple[pa.Table, pa.Table]:
+def gather_tables(store: Path, *, without: Path | None = None) -> tuple[pa.Table, pa.Table]:
     """Put the parts of all ingests of a store together.
 
     Of spectra with one name the first row stays, and the files of the others become rejects. A file that was
@@ -124,7 +171,7 @@ def gather_tables(store: Path) -> tuple[pa.Table, pa.Table]:
     IntegrityError
         If a shard of any ingest is not in its ledger, or the counts do not add up.
     """
-    plans = [read_ingest(folder) for folder in ingest_folders(store)]
+    plans = [read_ingest(folder) for folder in ingest_folders(store) if folder != without]
     stars, rejects = [], []
     for i, plan in enumerate(plans):
         reports = _complete_reports(store, plan)
@@ -141,8 +188,15 @@ def gather_tables(store: Path) -> tuple[pa.Table, pa.Table]:
 
 def _complete_reports(store: Path, plan: IngestPlan) -> list[ShardReport]:
     """Return what the tasks of an ingest reported, one for each of its shards."""
-    done = ingest_ledger(store, plan).done(check_bytes=False)
-    missing = [shard for shard in plan.shards if shard not in done]
+    done = {report.shard: report for report in ingest_ledger(store, plan).entries()}
+    parts = {
+        shard: [file for file in report.files if "/parts/" in file.path] for shard, report in done.items()
+    }
+    missing = [
+        shard
+        for shard in plan.shards
+        if shard not in done or any(find_damage(file, store) for file in parts[shard])
+    ]
     if missing:
         raise IntegrityError(
             f"{store}: shards {', '.join(map(str, missing))} of ingest {plan.folder.name} are not in the "

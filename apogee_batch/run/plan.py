@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from apogee_batch.errors import IntegrityError, UsageError
-from apogee_batch.files import canonical_json, read_json, sha256_of_text, write_json
+from apogee_batch.files import canonical_json, read_json, sha256_of_file, sha256_of_text, write_json
 
 PLAN_FILE = "plan.json"
 LEDGER_FOLDER = "ledger"
@@ -126,8 +126,19 @@ def _belongs_to(folder: Path, plan: dict[str, Any]) -> bool:
         return all(key is None or key.split()[0] == run_id(plan) for key in keys)
     if (folder / PLAN_FILE).is_file():  # damaged, and nothing was done by it
         return True
+    if _holds_inputs_of(folder, plan):
+        return True
     # a model or the state of a training knows by itself what it was made from
     return any((folder / name).is_file() for name in ("model.json", "state.json"))
+
+
+def _holds_inputs_of(folder: Path, plan: dict[str, Any]) -> bool:
+    """Tell whether a folder holds copies of inputs, each with the hash that the plan of a run gives it."""
+    planned = plan.get(INPUTS_HASH)
+    if not isinstance(planned, dict):  # an ingest has one hash for all
+        return False
+    copies = {path.stem: path for path in (folder / "inputs").glob("*.parquet")}
+    return bool(copies) and all(sha256_of_file(path) == planned.get(name) for name, path in copies.items())
 
 
 def _key_of_entry(path: Path) -> str | None:
@@ -201,9 +212,15 @@ def set_aside(folder: Path, plan: dict[str, Any]) -> Path | None:
     kept = (old.name, LOCK_FILE, PLAN_FILE)
     for path in sorted(folder.iterdir()):
         if path.name not in kept and not path.name.startswith(SET_ASIDE):
-            path.replace(old / path.name)
+            path.replace(_free_name(old / path.name))
     (folder / PLAN_FILE).replace(old / PLAN_FILE)
     return old
+
+
+def _free_name(place: Path) -> Path:
+    """Return a path where nothing is: a call that was killed may have moved a namesake there."""
+    names = (place.with_name(f"{place.name}-{i}") for i in count(2))
+    return place if not place.exists() else next(name for name in names if not name.exists())
 
 
 def names_aside(folder: Path, name: str) -> Iterator[Path]:

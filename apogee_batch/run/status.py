@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from apogee_batch.errors import UsageError
-from apogee_batch.files import read_json
+from apogee_batch.errors import IntegrityError, UsageError
+from apogee_batch.files import read_sealed_json
 from apogee_batch.network.checkpoint import load_checkpoint
 from apogee_batch.network.metrics import METRICS_FILE, read_metrics
 from apogee_batch.run.catalog_run import MODEL_FOLDER, inference_ledger
@@ -83,7 +83,10 @@ def _run_status(run: Path, plan: dict[str, Any]) -> list[str]:
         stage = "infer" if len(reports) < n_shards else "publish"
     manifest = run / MANIFEST_FILE
     if manifest.is_file():
-        told = read_json(manifest)
+        try:
+            told = read_sealed_json(manifest)
+        except ValueError as error:
+            raise IntegrityError(f"{manifest}: is damaged; give the run-catalog command again") from error
         lines.append(f"published: {told['stars']} stars, {told['rejects']} rejects, {run / 'catalog'}")
     else:
         lines.append(f"stage: {stage}; not published yet, the same run-catalog command goes on with it")

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from apogee_batch.errors import IntegrityError
 from apogee_batch.files import FileDigest, read_sealed_json, write_sealed_json, write_table
+from apogee_batch.run.ingest_plan import unfinished_ingest
 from apogee_batch.run.ingest_tables import gather_tables
 from apogee_batch.run.ledger import WrittenFile, find_damage, relative_digest
 from apogee_batch.store.tables import LABELS, REJECTS, STARS, UNMATCHED, table_path
@@ -31,7 +32,7 @@ def note_tables(store: Path, kind: str, written: list[FileDigest]) -> None:
     write_sealed_json(digest_path(store, kind), {"files": files})
 
 
-def write_ingested_tables(store: Path) -> tuple[pa.Table, pa.Table]:
+def write_ingested_tables(store: Path, *, without: Path | None = None) -> tuple[pa.Table, pa.Table]:
     """Gather stars and rejects from the parts of the ingests, write and return them.
 
     Raises
@@ -39,7 +40,7 @@ def write_ingested_tables(store: Path) -> tuple[pa.Table, pa.Table]:
     IntegrityError
         If a shard is not in its ledger, or the counts do not add up.
     """
-    stars, rejects = gather_tables(store)
+    stars, rejects = gather_tables(store, without=without)
     written = [write_table(table_path(store, STARS), stars), write_table(table_path(store, REJECTS), rejects)]
     note_tables(store, INGESTED, written)
     return stars, rejects
@@ -84,5 +85,5 @@ def mend_tables(store: Path) -> list[Path]:
     ours = {digest_path(store, INGESTED), *(table_path(store, name) for name in TABLES[INGESTED])}
     damaged = [path for path, _, _ in find_table_damage(store) if path in ours]
     if damaged:
-        write_ingested_tables(store)
+        write_ingested_tables(store, without=unfinished_ingest(store))
     return damaged

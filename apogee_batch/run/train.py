@@ -1,6 +1,7 @@
 """The training stage: labelled rows of the store in, a model folder out."""
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -20,7 +21,8 @@ from apogee_batch.run.clusters import SerialExecutor, Workers, available_cores
 from apogee_batch.run.config import RunConfig
 from apogee_batch.run.ingest_plan import ingest_folders, read_ingest
 from apogee_batch.run.ingest_tables import ingest_ledger
-from apogee_batch.run.plan import read_plan, set_aside, settle_plan, software_versions
+from apogee_batch.run.lock import Lock
+from apogee_batch.run.plan import compare_plans, read_plan, set_aside, settle_plan, software_versions
 from apogee_batch.run.progress import ProgressView
 from apogee_batch.run.store_tables import require_whole_tables
 from apogee_batch.run.train_task import train_network
@@ -84,14 +86,29 @@ def plan_training(store: Path, out: Path, config: RunConfig, recipe: Recipe) -> 
 
 def _planned_threads(out: Path) -> int | None:
     """Return the threads of the training in a folder or, before it has a plan, of the run around it."""
-    plan = read_plan(out)
+    plan = _plan_or_none(out)
     if plan is None:  # a run writes its own plan first, and may be killed before the training has one
-        run = read_plan(out.parent) or {}
+        run = _plan_or_none(out.parent) or {}
         plan = run["model"].get("trained") if run.get("kind") == "run-catalog" else None
     return None if plan is None else plan.get("threads")
 
 
-def begin_training(store: Path, out: Path, config: RunConfig, *, is_forced: bool = False) -> dict[str, Any]:
+def _plan_or_none(folder: Path) -> dict[str, Any] | None:
+    """Read a plan; a damaged one is no reason not to plan, since it is written again by what is planned."""
+    try:
+        return read_plan(folder)
+    except IntegrityError:
+        return None
+
+
+def begin_training(
+    store: Path,
+    out: Path,
+    config: RunConfig,
+    *,
+    is_forced: bool = False,
+    planned: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Write the plan of a training, or check that the folder's training has the same one.
 
     Parameters
@@ -109,6 +126,11 @@ def begin_training(store: Path, out: Path, config: RunConfig, *, is_forced: bool
         If there are no labels, or the folder holds another training or something else.
     """
     plan = plan_training(store, out, config, load_recipe(config.training.recipe))
+    if planned is not None and plan != planned:
+        differences = "; ".join(compare_plans(planned, plan))
+        raise IntegrityError(
+            f"{store}: changed while the run began ({differences}); restore it and give the command again"
+        )
     if is_forced and (aside := set_aside(out, plan)) is not None:
         logger.warning(
             "the training that was in %s is kept in %s; delete it when you do not need it", out, aside
@@ -118,7 +140,14 @@ def begin_training(store: Path, out: Path, config: RunConfig, *, is_forced: bool
 
 
 def run_training(
-    store: Path, out: Path, config: RunConfig, workers: Workers, progress: ProgressView
+    store: Path,
+    out: Path,
+    config: RunConfig,
+    workers: Workers,
+    progress: ProgressView,
+    *,
+    lock: Lock,
+    planned: dict[str, Any] | None = None,
 ) -> Checkpoint:
     """Train a network, going on from its last epoch if an earlier attempt stopped.
 
@@ -134,18 +163,26 @@ def run_training(
         One of them trains.
     progress : ProgressView
         What the user sees.
+    lock : Lock
+        Of the folder, or of the run around it; looked at while the training goes on.
+    planned : dict, optional
+        The plan that the run around it has for the training.
 
     Raises
     ------
     UsageError
         If there are no labels, or the folder holds another training.
+    IntegrityError
+        If the store is not what was planned.
+    LockedError
+        If another process took the lock away.
     """
     remove_leftovers(out)
-    plan = begin_training(store, out, config)
+    plan = begin_training(store, out, config, planned=planned)
     if is_trained(out):
         progress.say(f"train: {out} is trained already")
     else:
-        _train(store, out, plan, config, workers, progress)
+        _train(store, out, plan, config, workers, progress, lock)
     checkpoint = load_checkpoint(out)
     write_model_card(out, checkpoint.header, checkpoint.sha256)  # always: an old one may be damaged
     for warning in checkpoint.header.warnings:
@@ -154,12 +191,18 @@ def run_training(
 
 
 def _train(
-    store: Path, out: Path, plan: dict[str, Any], config: RunConfig, workers: Workers, progress: ProgressView
+    store: Path,
+    out: Path,
+    plan: dict[str, Any],
+    config: RunConfig,
+    workers: Workers,
+    progress: ProgressView,
+    lock: Lock,
 ) -> None:
     """Let a worker train while the driver shows the epochs."""
     settings = (plan["recipe"], plan["seed"], plan["threads"], config.cluster.device)
     call = partial(train_network, str(store), str(out), *settings)
-    follow = partial(_follow, folder=out, recipe=plan["recipe"], progress=progress)
+    follow = partial(_follow, folder=out, recipe=plan["recipe"], progress=progress, check=lock.check)
     with _beside_the_driver(workers.executor) as executor:
         run_alone(replace(workers, executor=executor), call, "the training", progress, follow=follow)
 
@@ -179,7 +222,13 @@ def _show_loss(loss: float | None) -> str:
     return "not a number" if loss is None else f"{loss:.4f}"
 
 
-def _follow(future: Future[Any], folder: Path, recipe: dict[str, Any], progress: ProgressView) -> None:
+def _follow(
+    future: Future[Any],
+    folder: Path,
+    recipe: dict[str, Any],
+    progress: ProgressView,
+    check: Callable[[], None],
+) -> None:
     """Show the epochs as the worker writes them to the metrics file."""
     before = read_metrics(folder / METRICS_FILE)
     seen, n_main = len(before), sum(epoch["phase"] == "main" for epoch in before)
@@ -190,6 +239,7 @@ def _follow(future: Future[Any], folder: Path, recipe: dict[str, Any], progress:
     part, warned = ("main", 0), set[str]()
     while True:
         is_over = bool(wait([future], timeout=POLL_S).done)
+        check()
         epochs = read_metrics(folder / METRICS_FILE)
         for epoch in epochs[seen:]:
             if (epoch["phase"], epoch["round"]) != part:

@@ -11,6 +11,7 @@ from apogee_batch.network.training_folder import train_in_folder
 from apogee_batch.network.training_set import TrainingSet
 from apogee_batch.run.config import Device
 from apogee_batch.run.devices import choose_device
+from apogee_batch.run.ingest_tables import check_spectra
 from apogee_batch.schema import LABEL_NAMES
 from apogee_batch.store.spectra import open_store, read_spectra
 from apogee_batch.store.tables import read_labels
@@ -23,6 +24,8 @@ def read_training_set(store: Path) -> TrainingSet:
     ------
     UsageError
         If the store has no labels, or no training or dev stars among them.
+    IntegrityError
+        If its spectra are not what was ingested.
     """
     labels = read_labels(store)
     if labels is None:
@@ -32,7 +35,10 @@ def read_training_set(store: Path) -> TrainingSet:
     for wanted in ("train", "dev"):
         if not (data_set == wanted).any():
             raise UsageError(f"{store}: none of its {len(labels)} labelled stars is in the {wanted} set")
-    batch = read_spectra(open_store(store), labels["row"].to_numpy(), with_err=False)
+    info, rows = open_store(store), labels["row"].to_numpy()
+    for shard in np.unique(rows // info.shard_stars).tolist():
+        check_spectra(info, shard, ("flux/",))
+    batch = read_spectra(info, rows, with_err=False)
     return TrainingSet(
         flux=batch.flux,
         labels=np.stack([labels[name].to_numpy() for name in LABEL_NAMES], axis=1).astype(np.float64),

@@ -47,7 +47,6 @@ class _Ingest:
 
     folder: Path
     values: dict[str, Any]
-    has_inputs: bool
 
     @property
     def is_finished(self) -> bool:
@@ -102,14 +101,14 @@ def _read_ingest(folder: Path, found: Findings, *, is_last: bool) -> _Ingest | N
     has_begun = inputs_path.is_file() or (folder / LEDGER_FOLDER).is_dir() or not is_last
     if not has_begun:
         found.notes.append(f"{folder}: not finished, its inputs are not written yet")
-        return None if values is None else _Ingest(folder, values, has_inputs=False)
+        return None if values is None else _Ingest(folder, values)
     if values is None and len(found.damages) == n_before:
         found.add(path, MISSING, INGEST_AGAIN)
     noted = found.attempt(lambda: read_inputs(folder)[1], inputs_path, INGEST_AGAIN)
     if values is not None and noted is not None and noted != values:
         found.add(inputs_path, f"does not belong to the {PLAN_FILE} beside it", INGEST_AGAIN)
     held = values or noted
-    return None if held is None else _Ingest(folder, held, has_inputs=True)
+    return None if held is None else _Ingest(folder, held)
 
 
 def _examine_metadata(store: Path, ingests: Sequence[_Ingest], found: Findings) -> None:

@@ -1,5 +1,6 @@
 """Ranges of bytes of a file, plain or gzip, whatever its name says, hashed while they are read."""
 
+import errno
 import hashlib
 import os
 import stat
@@ -20,6 +21,8 @@ MAX_FILE_BYTES = 256 << 20  # a float64 file of 500 visits
 MAX_GZIP_MEMBERS = 1 << 16  # bgzip makes one of each 64 KiB; millions of empty ones would take minutes
 ZLIB_GZIP = 31  # zlib's word for a gzip header, the largest window, and a checksum that is verified
 HASH_BYTES = 16
+# What a server or the machine suffers from: it passes, and no file is to blame for it.
+PASSING = {errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOLCK}
 
 
 @dataclass(frozen=True)
@@ -213,6 +216,7 @@ def open_bytes(path: Path, content: ContentHash | None = None) -> Iterator[ByteS
     try:
         yield _source(path, descriptor, content)
     except OSError as error:
+        _raise_if_passing(error, path)
         raise ApStarError(path, RejectReason.UNREADABLE, error.strerror or str(error)) from error
     finally:
         os.close(descriptor)
@@ -225,8 +229,16 @@ def _open(path: Path) -> int:
         # It may have become a pipe since: O_NONBLOCK keeps open() from waiting for a writer.
         return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        if isinstance(error, OSError):
+            _raise_if_passing(error, path)
         text = getattr(error, "strerror", None) or str(error)
         raise ApStarError(path, RejectReason.UNREADABLE, text) from error
+
+
+def _raise_if_passing(error: OSError, path: Path) -> None:
+    """Raise an error that ends the command, which goes on later, instead of costing a star."""
+    if error.errno in PASSING:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _check_regular(path: Path, status: os.stat_result) -> None:
