@@ -12,7 +12,8 @@ from apogee_batch.run.clusters import Workers
 from apogee_batch.run.ingest_inputs import read_shard_inputs, star_from_json, stat_file
 from apogee_batch.run.ingest_plan import IngestPlan, ingest_folders, is_finished, read_ingest
 from apogee_batch.run.ingest_tables import CONTENTS, ingest_ledger, part_path
-from apogee_batch.run.plan import FORCE
+from apogee_batch.run.ledger import Ledger, find_damage
+from apogee_batch.run.plan import FORCE, LEDGER_FOLDER, read_plan, run_id
 from apogee_batch.run.progress import ProgressView
 from apogee_batch.store.tables import REJECTS, read_table
 from apogee_batch.survey.apstar import Rows, read_apstar_file
@@ -116,6 +117,7 @@ def check_shard(
     """
     folder = Path(store) / "ingest" / ingest
     try:
+        _check_parts(Path(store), folder, shard)
         hashes = _hashes_of(folder, shard)
         rejects = read_table(part_path(folder, REJECTS, shard)).to_pylist()
     except IntegrityError:
@@ -153,6 +155,18 @@ def _find_change(
     if blake2b is None:
         return None if found.blake2b is None else f"{path} could not be read then, and can be now"
     return None if found.blake2b == blake2b else f"{path} has the same size and another content"
+
+
+def _check_parts(store: Path, folder: Path, shard: int) -> None:
+    """Raise IntegrityError if what a shard noted of its files is not what its ledger entry says.
+
+    A mending that was refused has left there what it found.
+    """
+    report = Ledger(folder / LEDGER_FOLDER, store, run_id(read_plan(folder) or {})).entry(shard)
+    for file in report.files if report is not None else ():
+        is_note = Path(file.path).name.startswith((CONTENTS, REJECTS))
+        if is_note and (problem := find_damage(file, store)) is not None:
+            raise IntegrityError(f"{store / file.path}: {problem}")
 
 
 def _hashes_of(folder: Path, shard: int) -> dict[str, str | None]:
