@@ -60,8 +60,8 @@ def mend_store(store: Path) -> list[Path]:
     plans = [plan for plan in found if plan is not None]
     if plans:
         n_rows = max(plan.n_rows for plan in plans)
-        with suppress(IntegrityError, UsageError):  # damaged: then they are written again
-            resize_store(store, n_rows=n_rows)  # an ingest may have been killed between its plan and this
+        with suppress(IntegrityError, UsageError, ValueError, KeyError, TypeError, FileNotFoundError):
+            resize_store(store, n_rows=n_rows)  # whole, but an ingest was killed between its plan and this
         mended += restore_metadata(store, n_rows=n_rows, shard_stars=plans[0].shard_stars)
     return mended
 
