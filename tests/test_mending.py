@@ -186,3 +186,17 @@ def test_a_damaged_table_is_mended_beside_an_unfinished_append(
     ingest(files, store, serial_config)
     assert read_stars(store).equals(read_stars(whole))
     assert verify(store).damages == []
+
+
+def test_tables_of_a_first_ingest_that_was_killed_at_its_end_are_written_by_the_next_call(
+    files: list[Path], serial_config: RunConfig, tmp_path: Path
+) -> None:
+    store = tmp_path / "s.zarr"
+    ingest(files, store, serial_config)
+    before = read_stars(store)
+    (store / "ingest" / "0001" / "summary.json").unlink()
+    (store / "tables" / "ingested.json").unlink()
+    (store / "tables" / "rejects.parquet").unlink()
+    ingest(files, store, serial_config)
+    assert read_stars(store).equals(before)
+    assert verify(store).damages == []

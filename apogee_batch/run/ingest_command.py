@@ -23,6 +23,7 @@ from apogee_batch.run.ingest_plan import (
     SUMMARY_FILE,
     IngestPlan,
     ingest_folders,
+    is_finished,
     is_other_ingest,
     plan_ingest,
     set_ingest_aside,
@@ -168,7 +169,8 @@ def _check(
 
 def _mend_tables(store: Path, progress: ProgressView) -> None:
     """Write damaged tables again, which planning reads, unless what they are made of is damaged too."""
-    if not ingest_folders(store) or damaged_ingests(store, check_bytes=False):
+    is_any_finished = any(is_finished(folder) for folder in ingest_folders(store))
+    if not is_any_finished or damaged_ingests(store, check_bytes=False):
         return
     for path in mend_tables(store):
         progress.say(f"WARNING: {path}: was lost or damaged, and is written again")
