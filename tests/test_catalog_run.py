@@ -12,6 +12,7 @@ from astropy.table import Table
 
 from apogee_batch.errors import IntegrityError, LockedError, UsageError
 from apogee_batch.files import read_json, sha256_of_file
+from apogee_batch.network.checkpoint import load_checkpoint
 from apogee_batch.run import commands
 from apogee_batch.run.config import RunConfig
 from apogee_batch.run.infer import infer_shard
@@ -390,3 +391,21 @@ def test_a_plan_that_was_lost_before_the_first_shard_is_written_again(
     (run / "plan.json").unlink()
     make(labelled_store, run, serial_config)
     assert bytes_of(run) == bytes_of(finished_run)
+
+
+def test_a_shard_of_which_every_star_is_left_out_is_an_empty_part(
+    labelled_store: Path, finished_run: Path, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    before = pq.read_table(run / "parts" / "part-00001.parquet")
+    settings = {"realizations": 3, "seed": 0, "err_cap": "median", "device": "cpu"}
+    settings["model_sha256"] = load_checkpoint(run / "model").sha256
+    everyone = range(len(before))
+    arguments = (str(labelled_store), str(run), str(run / "model"), settings, 1)
+    assert infer_shard(*arguments, only=[0, 2]).files == ()
+    assert pq.read_table(run / "parts" / "part-00001.parquet").equals(before)
+    report = infer_shard(*arguments, excluded=list(everyone))
+    assert (report.n_inputs, report.n_stars, report.n_rejected) == (16, 0, 16)
+    assert report.extra["killed"] == before["apstar_id"].to_pylist()
+    assert len(pq.read_table(run / "parts" / "part-00001.parquet")) == 0

@@ -120,7 +120,8 @@ def infer_shard(
     info = open_store(Path(store))
     check_spectra(info, shard, ("flux/", "err/"))
     planned = _stars_of_shard(info, Path(run), shard)
-    wanted = [i for i in (range(len(planned)) if only is None else only) if i not in set(excluded)]
+    left_out = set(excluded)
+    wanted = [i for i in (range(len(planned)) if only is None else only) if i not in left_out]
     stars = planned.take(pa.array(wanted, pa.int64()))
     batch = read_spectra(info, stars["row"].to_numpy())
     estimates = estimate_labels(
