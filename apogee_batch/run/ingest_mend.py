@@ -109,9 +109,7 @@ def _restore_inputs(folder: Path, plan: dict[str, Any]) -> Path:
             f"{folder / INPUTS_FILE}: is damaged, and so are the parts; ingest into a new store"
         )
     table = pa.concat_tables(parts).drop_columns(["blake2b"]).sort_by("row")
-    zeros = pa.array(
-        [0] * len(table), pa.int64()
-    )  # unknown: the size alone then tells of a changed reject
+    zeros = pa.array([0] * len(table), pa.int64())  # unknown: the size alone then tells of a changed reject
     for name in TIMES:
         table = table.append_column(name, zeros)
     _rewrite_inputs(folder, table.cast(INPUTS_SCHEMA), plan)
