@@ -10,6 +10,7 @@ from typing import Any
 
 from distributed.scheduler import KilledWorker
 
+from apogee_batch.run.clusters.workers import Crew
 from apogee_batch.run.ledger import ShardReport
 
 
@@ -80,6 +81,54 @@ class CrowdedExecutor(Executor):
                 future.set_exception(error)
 
 
+class FakeCrew(Crew):
+    """Workers that come and go as a test says.
+
+    Parameters
+    ----------
+    n_workers : int
+        How many are there now.
+    verdicts : sequence of bool or None
+        Whether a lost worker had been taken away, one for each time that this is asked; the last for ever.
+    longest_s : float, optional
+        How long a task should take.
+    on_check : callable, optional
+        Called when a stage waits.
+    """
+
+    def __init__(
+        self,
+        n_workers: int = 1,
+        verdicts: Sequence[bool | None] = (False,),
+        *,
+        longest_s: float | None = None,
+        on_check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.n_workers, self.verdicts, self.longest_s = n_workers, list(verdicts), longest_s
+        self.on_check = on_check
+        self.asked: list[int | None] = []
+        self.noted: list[float] = []
+
+    def ask(self, n_workers: int | None) -> None:
+        self.asked.append(n_workers)
+
+    def count(self) -> int:
+        return self.n_workers
+
+    def check(self) -> None:
+        self.on_check()
+
+    def longest_task_s(self) -> float | None:
+        return self.longest_s
+
+    def note_task(self, seconds: float) -> None:
+        self.noted.append(seconds)
+
+    def is_taken_away(self, error: BaseException) -> bool | None:
+        assert isinstance(error, KilledWorker)
+        return self.verdicts.pop(0) if len(self.verdicts) > 1 else self.verdicts[0]
+
+
 class FakeTask:
     """A task of a stage of which some inputs end the worker; keeps the calls.
 
@@ -93,6 +142,8 @@ class FakeTask:
         How often the worker of a shard is killed from outside.
     capacity : int
         Inputs that fit into a worker's memory.
+    seconds : sequence of float
+        How long it takes, for each shard.
     """
 
     def __init__(
@@ -101,7 +152,9 @@ class FakeTask:
         deadly: Sequence[tuple[int, int]] = (),
         n_accidents: dict[int, int] | None = None,
         capacity: int = 10**9,
+        seconds: Sequence[float] = (),
     ) -> None:
+        self.seconds = seconds
         self.n_inputs, self.deadly, self.capacity = n_inputs, set(deadly), capacity
         self.accidents = dict(n_accidents or {})
         self.calls: list[tuple[int, tuple[int, ...], tuple[int, ...] | None]] = []
@@ -119,6 +172,6 @@ class FakeTask:
         if is_dead:
             self.n_deaths += 1
             raise DeathError
-        return ShardReport(
-            shard, self.n_inputs, len(taken), len(excluded), (), 0.0, "", {"excluded": list(excluded)}
-        )
+        seconds = self.seconds[shard] if self.seconds else 0.0
+        extra = {"excluded": list(excluded)}
+        return ShardReport(shard, self.n_inputs, len(taken), len(excluded), (), seconds, "node07", extra)

@@ -1,14 +1,15 @@
 """A task whose worker dies is tried again, twice; what else ends it is told as it is."""
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from dying_workers import DeathError, DyingExecutor
+from dying_workers import DeathError, DyingExecutor, FakeCrew
 
-from apogee_batch.errors import IncompleteRunError, IntegrityError
-from apogee_batch.run.attempts import MAX_DEATHS, run_alone
+from apogee_batch.errors import ClusterError, IncompleteRunError, IntegrityError
+from apogee_batch.run import attempts
+from apogee_batch.run.attempts import MAX_DEATHS, MAX_TAKEN_AWAY, run_alone, wait_for
 from apogee_batch.run.clusters import Workers
 from apogee_batch.run.progress import SilentView
 
@@ -78,3 +79,64 @@ def test_without_a_follower_the_end_is_awaited() -> None:
         assert (
             run_alone(Workers(pool, 1, ""), lambda: sum(range(100_000)), "a sum", SilentView()) == 4999950000
         )
+
+
+def test_workers_that_were_taken_away_are_not_counted_as_deaths() -> None:
+    view, n_times = Listener(), MAX_TAKEN_AWAY
+    workers = Workers(DyingExecutor(), 1, "", crew=FakeCrew(verdicts=[True]))
+    assert run_alone(workers, dies(n_times), "the training", view) == "over"
+    assert len(view.said) == n_times
+    assert all(text.endswith("; it goes on in another one") for text in view.said)
+
+
+def test_a_task_that_loses_workers_for_ever_is_given_up_all_the_same() -> None:
+    calls = list[int]()
+
+    def die() -> None:
+        calls.append(1)
+        raise DeathError
+
+    workers = Workers(DyingExecutor(), 1, "", crew=FakeCrew(verdicts=[True]))
+    with pytest.raises(IncompleteRunError, match="it has ended 3 workers"):
+        run_alone(workers, die, "the training", SilentView())
+    assert len(calls) == MAX_TAKEN_AWAY + MAX_DEATHS
+
+
+def test_a_loss_that_cannot_be_judged_yet_is_asked_about_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "POLL_S", 0.001)
+    crew = FakeCrew(verdicts=[None, None, True, None, False])
+    view = Listener()
+    assert run_alone(Workers(DyingExecutor(), 1, "", crew=crew), dies(2), "it", view) == "over"
+    assert [text.rsplit("; ")[-1] for text in view.said] == [
+        "it goes on in another one",
+        "it is tried again",
+    ]
+
+
+def test_who_waits_hears_that_the_workers_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "POLL_S", 0.001)
+
+    def fail() -> None:
+        raise ClusterError("5 jobs in a row ended")
+
+    workers = Workers(DyingExecutor(), 1, "", crew=FakeCrew(on_check=fail))
+    for return_when in (ALL_COMPLETED, FIRST_COMPLETED):
+        with pytest.raises(ClusterError, match="in a row"):
+            wait_for(workers, [Future[None]()], return_when)
+    with pytest.raises(ClusterError, match="in a row"):
+        run_alone(
+            Workers(DyingExecutor(), 1, "", crew=FakeCrew(verdicts=[None], on_check=fail)),
+            dies(1),
+            "it",
+            Listener(),
+        )
+
+
+def test_the_first_of_several_futures_is_not_awaited_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "POLL_S", 0.001)
+    done, pending = Future[int](), Future[int]()
+    done.set_result(1)
+    assert wait_for(WORKERS, [done, pending], FIRST_COMPLETED) == [done]
+    assert wait_for(WORKERS, [pending], FIRST_COMPLETED) == []
+    assert wait_for(WORKERS, [], FIRST_COMPLETED) == []
+    assert wait_for(WORKERS, [done]) == [done]

@@ -352,7 +352,7 @@ def test_a_running_scheduler_is_reached_by_its_address() -> None:
 
 
 def test_wrong_cluster_settings_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("apogee_batch.run.clusters.CONNECT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("apogee_batch.run.clusters.address.CONNECT_TIMEOUT_S", 0.5)
     with pytest.raises(UsageError, match="needs --address"), open_workers(ClusterSettings(kind="address")):
         pass
     with (

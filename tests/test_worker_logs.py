@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from apogee_batch.run.worker_logs import describe_end, find_log, host_of_log, remove_if_empty
+from apogee_batch.run.clusters.worker_logs import describe_end, find_log, host_of_log, remove_if_empty
 
 ID = "Worker-c85ae408-1111-2222-3333-444455556666"
 PROGRAM = """
 import logging, os, sys
 from pathlib import Path
-from apogee_batch.run.worker_logs import WorkerLog
+from apogee_batch.run.clusters.worker_logs import WorkerLog
 
 log = WorkerLog(Path(sys.argv[1]), sys.argv[2], takes_stderr=sys.argv[3] == "yes")
 exec(sys.argv[4])

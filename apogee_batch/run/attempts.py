@@ -1,8 +1,9 @@
 """How often a task is tried whose worker dies, and what the end of a task means for the user."""
 
 import logging
-from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, wait
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ALL_COMPLETED, CancelledError, Future, wait
 from typing import NoReturn, TypeVar
 
 from apogee_batch.errors import ApogeeBatchError, IncompleteRunError
@@ -11,6 +12,8 @@ from apogee_batch.run.progress import SAID, ProgressView
 
 MAX_DEATHS = 3  # tried again at most twice
 GOES_ON = "what was finished is kept, the same command goes on"
+MAX_TAKEN_AWAY = 20  # workers that a queue takes away from one task, which may last longer than they do
+POLL_S = 1.0
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
@@ -43,25 +46,68 @@ def run_alone(
     IncompleteRunError
         If it ended as many workers as it may, or all are gone. What the task raises comes as it is.
     """
-    n_deaths = 0
+    n_deaths = n_taken = 0
     while True:
         future = workers.executor.submit(call)
         if follow is not None:
             follow(future)
-        wait([future])
+        wait_for(workers, [future])
         error = error_of(future)
         if error is None:
             return future.result()
         if not is_lost_worker(error):
             raise_failure(what, error)
-        n_deaths += 1
         death = describe_death(workers, error)
+        if was_taken_away(workers, error) and n_taken < MAX_TAKEN_AWAY:
+            n_taken += 1
+            warn(progress, f"{what}: {death}; it goes on in another one")
+            continue
+        n_deaths += 1
         if n_deaths == MAX_DEATHS:
             raise IncompleteRunError(
                 f"{what}: {death}; it has ended {n_deaths} workers: give it more memory or another node; "
                 f"{GOES_ON}"
             ) from error
         warn(progress, f"{what}: {death}; it is tried again")
+
+
+def wait_for(
+    workers: Workers, futures: Sequence[Future[T]], return_when: str = ALL_COMPLETED
+) -> Sequence[Future[T]]:
+    """Wait for tasks as long as there are workers for them; return those that are done.
+
+    Parameters
+    ----------
+    workers : Workers
+        Where they run.
+    futures : sequence of Future
+        The tasks.
+    return_when : str
+        As for `concurrent.futures.wait`. For the first of them it is waited a second at most, since more
+        workers may have come meanwhile.
+
+    Raises
+    ------
+    ClusterError
+        If the workers are gone for good.
+    """
+    while True:
+        done, others = wait(futures, timeout=POLL_S, return_when=return_when)
+        if not others or return_when != ALL_COMPLETED:
+            if not done:
+                workers.crew.check()
+            if not futures:
+                time.sleep(POLL_S)
+            return list(done)
+        workers.crew.check()
+
+
+def was_taken_away(workers: Workers, error: BaseException) -> bool:
+    """Wait until it can be told whether a lost worker had been taken away; see `Crew.is_taken_away`."""
+    while (is_taken := workers.crew.is_taken_away(error)) is None:
+        workers.crew.check()
+        time.sleep(POLL_S)
+    return is_taken
 
 
 def warn(progress: ProgressView, text: str) -> None:

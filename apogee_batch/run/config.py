@@ -1,24 +1,20 @@
 """Settings of a run: flags win over the TOML file, the TOML file over the defaults."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from apogee_batch.errors import UsageError
+from apogee_batch.run.job_settings import Interface, JobSettings, QueueKind, Role, Section
 
-ClusterKind = Literal["local", "serial", "address"]
+ClusterKind = Literal["local", "serial", "address", "slurm", "pbs", "sge", "lsf", "htcondor"]
+QUEUE_KINDS: tuple[QueueKind, ...] = get_args(QueueKind)
 Device = Literal["auto", "cpu", "cuda"]
 MAX_BAD_FRACTION = 0.01
-
-
-class Section(BaseModel):
-    """A table of the TOML file; an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class IngestSettings(Section):
@@ -35,6 +31,7 @@ class TrainingSettings(Section):
     recipe: str = "robust"
     seed: int = Field(0, ge=0, lt=2**63)
     threads: int | None = Field(None, ge=1)
+    workers: int = Field(1, ge=1, le=256)
 
 
 class InferenceSettings(Section):
@@ -47,12 +44,72 @@ class InferenceSettings(Section):
 
 
 class ClusterSettings(Section):
-    """Where the work runs."""
+    """Where the work runs.
+
+    Attributes
+    ----------
+    workers : int, optional
+        Worker processes of the whole run; a job holds `processes` of them.
+    cpu, gpu : JobSettings
+        A job for ingest, and one for training and inference.
+    interface : str, optional
+        Network interface by which the nodes and the driver reach one another.
+    tls, without_tls_i_know : bool
+        Encryption with keys of the run, which is given up only by saying so twice.
+    site : str, optional
+        Settings of the site: `jobqueue.SITE` in the YAML files of Dask.
+    command_timeout_s : float
+        How long a command of the queue system may take.
+    say_after_s, frozen_after_s : float
+        Seconds without workers after which the queue's reasons are told; without a word of a worker after
+        which it is replaced.
+    max_lost_jobs : int
+        Jobs in a row that end without having done anything, after which the run gives up.
+    """
 
     kind: ClusterKind = "local"
     workers: int | None = Field(None, ge=1, le=4096)
     address: str | None = None
     device: Device = "auto"
+    cpu: JobSettings = JobSettings()
+    gpu: JobSettings = JobSettings()
+    interface: Interface | None = None
+    tls: bool = True
+    without_tls_i_know: bool = False
+    site: str | None = None
+    command_timeout_s: float = Field(60, gt=0, le=3600)
+    say_after_s: float = Field(60, gt=0, le=86400)
+    frozen_after_s: float = Field(300, ge=1, le=86400)
+    max_lost_jobs: int = Field(5, ge=1, le=1000)
+
+    @model_validator(mode="after")
+    def _is_open_only_on_purpose(self) -> Self:
+        if not self.tls and not self.without_tls_i_know:
+            raise ValueError(
+                "without TLS anyone who reaches the network of the cluster could run code as you; keep it, "
+                "or say twice that you know: --no-tls --i-know (in TOML: without_tls_i_know = true)"
+            )
+        return self
+
+    def job(self, role: Role) -> JobSettings:
+        """Return the job of a role.
+
+        Raises
+        ------
+        UsageError
+            If the queue system would not be told for how long, or for how much memory.
+        """
+        job = self.cpu if role == "cpu" else self.gpu
+        missing = [key for key in ("walltime", "memory") if getattr(job, key) is None]
+        if self.kind in QUEUE_KINDS and missing:
+            site = self.site or self.kind
+            told = "; ".join(
+                f"{key}: --{key}, or cluster.{role}.{key} in the TOML file, or jobqueue.{site}.{key} in the "
+                f"site's YAML with --cluster-config {site}"
+                for key in missing
+            )
+            raise UsageError(f"jobs of --cluster {self.kind} need {' and '.join(missing)} ({told})")
+        return job
 
 
 class RunConfig(Section):
@@ -87,29 +144,53 @@ ORDINARY = Going()
 
 
 def load_config(path: Path | None, flags: Mapping[str, Mapping[str, Any]] | None = None) -> RunConfig:
-    """Put settings together.
+    """Put settings together: flags win over the settings of the site, those over the TOML file.
 
     Parameters
     ----------
     path : Path or None
         TOML file, or None for the defaults.
     flags : mapping of section to mapping of key to value
-        What the command line said; a None is "not said".
+        What the command line said; a None is "not said", a mapping is a section in the section.
 
     Raises
     ------
     UsageError
-        If the file cannot be read, or a key is unknown or a value out of range; names it.
+        If a file cannot be read, or a key is unknown or a value out of range; names it.
     """
     values: dict[str, Any] = {} if path is None else _read_toml(path)
-    for section, said in (flags or {}).items():
-        table = values.setdefault(section, {})
-        if isinstance(table, dict):
-            table.update({key: value for key, value in said.items() if value is not None})
+    said = {section: dict(table) for section, table in (flags or {}).items()}
+    site = _said_of_cluster("site", said, values)
+    if isinstance(site, str):
+        from apogee_batch.run.clusters.site import read_site  # Dask, which most commands do without
+
+        settings = read_site(site, kind=_said_of_cluster("kind", said, values))
+        jobs = dict.fromkeys(get_args(Role), settings.job)
+        values = _over(values, {"cluster": {**jobs, "interface": settings.interface}})
     try:
-        return RunConfig.model_validate(values)
+        return RunConfig.model_validate(_over(values, said))
     except ValidationError as error:
-        raise UsageError(_explain(error, path)) from error
+        where = str(path or "command line") + (f" with the settings of {site}" if site else "")
+        raise UsageError(f"{where}: {_explain(error)}") from error
+
+
+def _said_of_cluster(key: str, flags: Mapping[str, Any], values: Mapping[str, Any]) -> object:
+    tables = (source.get("cluster") for source in (flags, values))
+    found = [table[key] for table in tables if isinstance(table, dict) and table.get(key) is not None]
+    return found[0] if found else None
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay settings over others, table by table; a None leaves what is there."""
+    merged = dict(below)
+    for key, value in above.items():
+        if isinstance(value, Mapping):
+            table = merged.get(key, {})
+            if isinstance(table, Mapping):  # anything else is told as an error
+                merged[key] = _over(table, value)
+        elif value is not None:
+            merged[key] = value
+    return merged
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -119,17 +200,26 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: cannot be read as TOML ({error})") from error
 
 
-def _explain(error: ValidationError, path: Path | None) -> str:
-    """Put pydantic's report into one line: where, what, and which keys there are."""
-    problems = []
+def _explain(error: ValidationError) -> str:
+    """Put pydantic's report into one line: where, what, and which keys there are instead of unknown ones."""
+    problems, known = [], {}
     for item in error.errors():
-        name = ".".join(str(part) for part in item["loc"])
-        problems.append(
-            f"{name}: unknown setting" if item["type"] == "extra_forbidden" else f"{name}: {item['msg']}"
-        )
-    known = ", ".join(
-        f"{section}.{key}"
-        for section, field in RunConfig.model_fields.items()
-        for key in (field.annotation.model_fields if isinstance(field.annotation, type) else {})
-    )
-    return f"{path or 'command line'}: {'; '.join(problems)} (settings: {known})"
+        path = [str(part) for part in item["loc"]]
+        if item["type"] == "extra_forbidden":
+            problems.append(f"{'.'.join(path)}: unknown setting")
+            of = f"settings of {'.'.join(path[:-1])}" if path[:-1] else "sections"
+            known[of] = _section_at(path[:-1]).model_fields
+        else:
+            problems.append(f"{'.'.join(path)}: {item['msg'].removeprefix('Value error, ')}")
+    return "; ".join(problems) + "".join(f" ({of}: {', '.join(keys)})" for of, keys in known.items())
+
+
+def _section_at(path: Sequence[str]) -> type[BaseModel]:
+    """Return the section of a name like `cluster.gpu`."""
+    section: type[BaseModel] = RunConfig
+    for key in path:
+        kind = section.model_fields[key].annotation
+        assert isinstance(kind, type), "only a section can hold a key"
+        assert issubclass(kind, BaseModel)
+        section = kind
+    return section

@@ -82,6 +82,7 @@ def _run_all(
     def check(shard: int) -> list[str]:
         return run_alone(workers, partial(task, shard), f"checking shard {shard}", progress)
 
+    workers.crew.ask(len(shards))
     threads = ThreadPoolExecutor(workers.n_workers)  # each waits for a worker
     try:
         return [text for found in threads.map(check, shards) for text in found]

@@ -98,7 +98,8 @@ def _ingest_locked(
     _begin_or_abandon(store, plan, progress, going)
     cluster = config.cluster.model_copy(update={"device": "cpu"})
     logs = store / "ingest" / "logs"
-    with log_to_folder(logs), open_workers(cluster, logs=logs) as workers:
+    opened = open_workers(cluster, logs=logs, role="cpu", folders=[store], progress=progress)
+    with log_to_folder(logs), opened as workers:
         progress.say(f"workers: {workers.description}")
         _check(store, plan, {str(item.path) for item in inputs}, workers, progress, going)
         for broken in damaged:
@@ -107,6 +108,7 @@ def _ingest_locked(
             begin_store(store, plan)
             fraction = config.ingest.max_bad_fraction
             run_ingest(store, plan, workers, progress, max_bad_fraction=fraction, lock=lock)
+        workers.crew.ask(0)
         lock.check()
         summaries = [] if plan is None else [finish_ingest(store, plan, survey)]
         summaries += [finish_ingest(store, broken) for broken in damaged]  # last: all shards are there now

@@ -7,11 +7,19 @@ loses the inputs that do it and nothing else.
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future
 from typing import Protocol
 
 from apogee_batch.errors import IncompleteRunError
-from apogee_batch.run.attempts import GOES_ON, MAX_DEATHS, error_of, raise_failure, warn
+from apogee_batch.run.attempts import (
+    GOES_ON,
+    MAX_DEATHS,
+    error_of,
+    raise_failure,
+    wait_for,
+    warn,
+    was_taken_away,
+)
 from apogee_batch.run.clusters import Workers, describe_death, is_lost_worker
 from apogee_batch.run.deadly import MAX_DEADLY, find_deadly
 from apogee_batch.run.ledger import Ledger, ShardReport
@@ -20,6 +28,7 @@ from apogee_batch.run.progress import ProgressView
 IN_FLIGHT_PER_WORKER = (
     2  # one at work, one waiting; holding more costs the scheduler memory and gains nothing
 )
+MAX_TAKEN_AWAY = 10  # workers of one shard that a queue may take away before the shard is blamed after all
 MAX_SUSPECTS = 4  # more of them are soon looked into: something may be wrong with every shard
 logger = logging.getLogger(__name__)
 
@@ -102,13 +111,16 @@ class _Stage:
         self._waiting = deque(sizes)
         self._suspects = deque[int]()  # ended two workers, perhaps as bystanders: wait to run alone
         self._in_flight = dict[Future[ShardReport], int]()
-        self._deaths = Counter[int]()
+        self._lost = list[tuple[int, BaseException]]()  # with their worker, and nobody knows yet whose fault
+        self._deaths, self._n_taken = Counter[int](), Counter[int]()
+        self._longest_s = 0.0
         self._failure: tuple[int, BaseException] | None = None
 
     def run(self) -> None:
+        self._workers.crew.ask(len(self._waiting))
         while True:
             self._submit()
-            if self._in_flight:
+            if self._in_flight or self._lost:
                 self._collect()
             elif self._suspects and self._failure is None:
                 self._run_suspect(self._suspects.popleft())
@@ -119,7 +131,7 @@ class _Stage:
 
     def _submit(self) -> None:
         """Keep the workers busy, as long as nothing failed and not too much is suspect."""
-        limit = IN_FLIGHT_PER_WORKER * self._workers.n_workers
+        limit = IN_FLIGHT_PER_WORKER * self._workers.n_now()
         while (
             self._waiting
             and self._failure is None
@@ -132,25 +144,56 @@ class _Stage:
                 break  # the serial executor has finished it already: commit before the next one begins
 
     def _collect(self) -> None:
-        finished, _ = wait(self._in_flight, return_when=FIRST_COMPLETED)
-        for future in finished:
+        """Wait a little for tasks to end, and judge those that did."""
+        if not self._waiting and self._failure is None:  # the last ones: not all workers are needed
+            self._workers.crew.ask(len(self._in_flight) + len(self._lost) + len(self._suspects))
+        for future in wait_for(self._workers, list(self._in_flight), FIRST_COMPLETED):
             shard = self._in_flight.pop(future)
             error = error_of(future)
             if error is None:
                 self._commit(future.result())
             elif is_lost_worker(error):
-                self._count_death(shard, error)
+                self._lost.append((shard, error))
             else:
                 self._failure = self._failure or (shard, error)
+        lost, self._lost = self._lost, []
+        for shard, error in lost:
+            self._judge_loss(shard, error)
+
+    def _judge_loss(self, shard: int, error: BaseException) -> None:
+        """Find out whether a worker was taken away or died of its shard."""
+        is_taken = self._workers.crew.is_taken_away(error)
+        if is_taken is None:
+            self._lost.append((shard, error))
+        elif is_taken and self._n_taken[shard] < MAX_TAKEN_AWAY:
+            self._n_taken[shard] += 1
+            self._waiting.appendleft(shard)
+            logger.info("shard %d: %s; it is done again", shard, describe_death(self._workers, error))
+        else:
+            self._count_death(shard, error)
 
     def _commit(self, report: ShardReport) -> None:
         self._ledger.commit(report)
         self._progress.advance(report.n_inputs)
+        self._note_time(report)
         if self._on_report is not None:
             try:
                 self._on_report(report)
             except Exception as error:  # noqa: BLE001  ends the stage as the error of a task does
                 self._failure = self._failure or (report.shard, error)
+
+    def _note_time(self, report: ShardReport) -> None:
+        """Learn how long shards take; warn when a worker's time is hardly enough for one."""
+        self._workers.crew.note_task(report.seconds)
+        bound = self._workers.crew.longest_task_s()
+        if bound is not None and report.seconds > bound >= self._longest_s:
+            warn(
+                self._progress,
+                f"shard {report.shard} took {report.seconds:.0f} s on {report.host}, over a quarter of the "
+                "walltime of its job: what a job has in hand when its time ends is done again; ask for a "
+                "longer --walltime, or ingest with a smaller --shard-stars",
+            )
+        self._longest_s = max(self._longest_s, report.seconds)
 
     def _count_death(self, shard: int, error: BaseException) -> None:
         self._deaths[shard] += 1
@@ -198,12 +241,15 @@ class _Stage:
     ) -> tuple[ShardReport | None, str]:
         """Run a task while nothing else runs; no report and the death of its worker if it died."""
         future = self._workers.executor.submit(self._task, shard, excluded=excluded, only=only)
-        wait([future])
+        wait_for(self._workers, [future])
         error = error_of(future)
         if error is None:
             return future.result(), ""
         if not is_lost_worker(error):
             raise_failure(f"shard {shard}", error)
+        if was_taken_away(self._workers, error) and self._n_taken[shard] < MAX_TAKEN_AWAY:
+            self._n_taken[shard] += 1
+            return self._run_alone(shard, excluded=excluded, only=only)
         death = describe_death(self._workers, error)
         logger.info("shard %d alone (excluded %s, only %s): %s", shard, excluded, only, death)
         return None, death

@@ -1,0 +1,99 @@
+"""The worker processes of a Dask scheduler, as a stage sees them."""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
+from functools import partial
+from importlib.util import find_spec
+from typing import Any, ParamSpec, TypeVar
+
+from apogee_batch.errors import ClusterError
+from apogee_batch.run.clusters.workers import Crew
+
+START_TIMEOUT_S = 120.0
+POLL_S = 0.5
+JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "JOB_ID", "LSB_JOBID")
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class DaskCrew(Crew):
+    """Workers that a client reaches.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def addresses(self) -> list[str]:
+        """Return the addresses of the workers that are there, in the order of their names."""
+        found = self._client.scheduler_info(n_workers=-1)["workers"]
+        return sorted(found, key=lambda address: str(found[address]["name"]))
+
+    def places(self, n_places: int) -> Sequence[Executor]:
+        """See `Crew`."""
+        began = time.monotonic()
+        while len(self.addresses()) < n_places:
+            self.check()
+            if time.monotonic() - began > self.start_timeout_s():
+                raise ClusterError(
+                    f"{n_places} workers are needed at the same time, {len(self.addresses())} are there; "
+                    "start more, or train with fewer (--train-workers)"
+                )
+            time.sleep(POLL_S)
+        chosen = self.addresses()[:n_places]
+        return [new_executor(self._client, workers=[address]) for address in chosen]
+
+    def start_timeout_s(self) -> float:
+        """Return how long `places` waits for workers that are not there."""
+        return START_TIMEOUT_S
+
+
+class PlacedExecutor(Executor):
+    """Lets the errors of tasks say where they happened.
+
+    Parameters
+    ----------
+    executor : Executor
+        Runs the tasks.
+    """
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """See `Executor`."""
+        return self._executor.submit(tell_place, partial(fn, *args, **kwargs))
+
+
+def tell_place(call: Callable[[], T]) -> T:
+    """Make a call; its error gets a note of the node, and of the job if there is one."""
+    try:
+        return call()
+    except Exception as error:
+        job = next((os.environ[name] for name in JOB_VARIABLES if name in os.environ), None)
+        error.add_note(f"on {socket.gethostname()}" + ("" if job is None else f" in job {job}"))
+        raise
+
+
+def new_executor(client: Any, *, workers: Sequence[str] | None = None) -> Executor:
+    """Return what runs tasks on a cluster, each submission a task of its own.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    workers : sequence of str, optional
+        Addresses of those that may run them.
+    """
+    # pure: a repeated call would get the result of the first
+    return PlacedExecutor(client.get_executor(pure=False, workers=workers))
+
+
+def dashboard_text(link: str) -> str:
+    """Name the dashboard only where it can be drawn: Dask needs bokeh for it."""
+    return f", dashboard {link}" if find_spec("bokeh") else ""

@@ -1,0 +1,93 @@
+"""Dask workers on this machine."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from apogee_batch.errors import ClusterError
+from apogee_batch.run.clusters.dask_crew import DaskCrew, dashboard_text, new_executor
+from apogee_batch.run.clusters.plugins import (
+    log_plugin,
+    pin_plugin,
+    register,
+    remove_empty_logs,
+    visible_gpus,
+)
+from apogee_batch.run.clusters.refill import Refill
+from apogee_batch.run.clusters.workers import Workers
+
+NO_WORKERS_TIMEOUT = "5 minutes"  # a worker that imports torch from a busy file system needs one or two
+
+
+@contextmanager
+def local_dask(n_workers: int, logs: Path | None) -> Iterator[Workers]:
+    """One single-threaded process a core, or a GPU; nothing listens outside this machine.
+
+    Parameters
+    ----------
+    n_workers : int
+        How many processes.
+    logs : Path, optional
+        Folder for a log of each.
+
+    Raises
+    ------
+    ClusterError
+        If they cannot be started.
+    """
+    from distributed import Client
+
+    # A worker that is stopped in a task leaves semaphores, which Python cleans up and warns about.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
+    cluster = _empty_cluster()
+    text = f"{n_workers} local worker{'s' * (n_workers > 1)}{dashboard_text(cluster.dashboard_link)}"
+    try:
+        with cluster, Client(cluster) as client, _silent_when_interrupted():
+            refill = Refill(cluster, n_workers)
+            refill.start_all()
+            with refill.from_time_to_time():
+                register(client, pin_plugin(visible_gpus()))
+                if logs is not None:
+                    register(client, log_plugin(logs, takes_stderr=True))
+                yield Workers(new_executor(client), n_workers, text, logs, DaskCrew(client))
+    finally:
+        logging.disable(logging.NOTSET)
+        remove_empty_logs(logs)
+
+
+def _empty_cluster() -> Any:
+    """Start a scheduler in this process."""
+    import dask
+    from distributed import LocalCluster
+    from distributed.system import MEMORY_LIMIT
+
+    policy = {  # each death is told to the driver, which counts them; a cluster without workers is, too
+        "distributed.scheduler.allowed-failures": 0,
+        "distributed.scheduler.no-workers-timeout": NO_WORKERS_TIMEOUT,
+    }
+    try:
+        with dask.config.set(policy):
+            return LocalCluster(
+                n_workers=0,  # they are started by `Refill`
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",  # a free port: the default is often taken
+                memory_limit=MEMORY_LIMIT,  # the share of one in n would kill the worker that trains
+                silence_logs="CRITICAL",  # what ends a task is told by the driver, once
+            )
+    except (OSError, RuntimeError, TimeoutError) as error:
+        raise ClusterError(f"no local Dask cluster: {error}; try --cluster serial") from error
+
+
+@contextmanager
+def _silent_when_interrupted() -> Iterator[None]:
+    """Leave the last word to what ends the block: workers stopped in a task log lost connections."""
+    try:
+        yield
+    except BaseException:
+        logging.disable(logging.CRITICAL)
+        raise

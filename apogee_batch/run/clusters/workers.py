@@ -1,0 +1,154 @@
+"""What a stage sees of a cluster: an executor, and a crew of worker processes that comes and goes."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from apogee_batch.run.config import Device
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Crew:
+    """The worker processes of a cluster; those of this one are always there."""
+
+    def ask(self, n_workers: int | None) -> None:
+        """Want so many worker processes from now on.
+
+        Parameters
+        ----------
+        n_workers : int or None
+            None: as many as the settings say; 0: give all back.
+        """
+
+    def count(self) -> int | None:
+        """Return how many worker processes there are now; None: as many as were said to be."""
+        return None
+
+    def check(self) -> None:
+        """Raise what makes waiting for workers useless; whoever waits for a task calls it now and then.
+
+        Raises
+        ------
+        ClusterError
+            If the workers are gone for good.
+        """
+
+    def longest_task_s(self) -> float | None:
+        """Return how long a task should take at most, since workers leave after a time; None: they stay."""
+        return None
+
+    def note_task(self, seconds: float) -> None:
+        """Learn how long a task took."""
+
+    def is_taken_away(self, error: BaseException) -> bool | None:  # noqa: ARG002  for crews that know
+        """Tell whether a worker that was lost had been taken away, so that its task is not to blame.
+
+        Parameters
+        ----------
+        error : BaseException
+            One that `is_lost_worker` knows.
+
+        Returns
+        -------
+        bool or None
+            None: it cannot be told yet; ask again in a second.
+        """
+        return False
+
+    def describe_loss(self, error: BaseException) -> str | None:  # noqa: ARG002  for crews that know
+        """Say where a worker was that was lost; None: nothing is known beyond what Dask says."""
+        return None
+
+    def places(self, n_places: int) -> Sequence[Executor]:
+        """Return executors that each stand for a worker of its own, once there are so many.
+
+        Parameters
+        ----------
+        n_places : int
+            How many.
+
+        Raises
+        ------
+        ClusterError
+            If so many cannot be had.
+        """
+        return [ThreadPoolExecutor(1) for _ in range(n_places)]
+
+
+FIXED = Crew()
+
+
+@dataclass(frozen=True)
+class Workers:
+    """What runs the tasks of a stage.
+
+    Attributes
+    ----------
+    executor : Executor
+        Takes tasks; their arguments are paths and numbers.
+    n_workers : int
+        Tasks that run at the same time when all workers are there.
+    description : str
+        For people: what and how many.
+    logs : Path, optional
+        Where the workers write their logs.
+    crew : Crew, optional
+        The worker processes behind the executor.
+    """
+
+    executor: Executor
+    n_workers: int
+    description: str
+    logs: Path | None = None
+    crew: Crew = FIXED
+
+    def n_now(self) -> int:
+        """Return how many tasks run at the same time now, and 1 where all workers are still to come."""
+        count = self.crew.count()
+        return self.n_workers if count is None else max(1, count)
+
+
+class SerialExecutor(Executor):
+    """Run each task at once, in this process: for tests, debuggers and a failing shard."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run `fn` now; its result or its exception is in the future that is returned."""
+        future: Future[T] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001  an executor hands every error to whoever asks for the result
+            future.set_exception(error)
+        return future
+
+
+def available_cores() -> int:
+    """Return the cores that this process may use, which on a cluster node are not all of them."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def default_workers(device: Device) -> int:
+    """Return how many local processes fit a device: one a core, or one a GPU where torch sees some."""
+    if device != "cpu":
+        import torch
+
+        if torch.cuda.is_available():
+            return torch.cuda.device_count()
+    return available_cores()
+
+
+def worker_address() -> str:
+    """Return the address at which others reach the host of the Dask worker that runs the calling task."""
+    from distributed import get_worker
+
+    try:
+        worker = get_worker()
+    except ValueError:  # no task of Dask: all of the cluster is this process
+        return "127.0.0.1"
+    return str(worker.address).split("://")[-1].rsplit(":", 1)[0].strip("[]")
