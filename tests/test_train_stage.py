@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from apogee_batch.errors import UsageError
 from apogee_batch.network.checkpoint import load_checkpoint, load_tensors, save_checkpoint
 from apogee_batch.network.header import CheckpointHeader
 from apogee_batch.network.metrics import METRICS_FILE, append_metrics
@@ -15,6 +16,7 @@ from apogee_batch.network.state import EpochMetrics
 from apogee_batch.run import train
 from apogee_batch.run.clusters import SerialExecutor, Workers
 from apogee_batch.run.config import RunConfig
+from apogee_batch.run.job_settings import JobSettings
 from apogee_batch.run.lock import hold_lock
 from apogee_batch.run.plan import write_plan
 from apogee_batch.run.progress import SilentView
@@ -115,6 +117,62 @@ def test_threads_are_those_that_were_begun_or_planned(
     write_plan(run / "model", {"kind": "train", "threads": 5})
     assert threads(labelled_store, run / "model", serial_config) == 5
     assert threads(labelled_store, run / "model", serial_config, wanted=7) == 7
+
+
+def ranks(store: Path, out: Path, config: RunConfig, wanted: int | None = None) -> int | None:
+    """The number of ranks in the plan; None where there is none."""
+    said = {} if wanted is None else {"workers": wanted}
+    config = config.model_copy(update={"training": config.training.model_copy(update=said)})
+    found = plan_training(store, out, config, load_recipe(config.training.recipe)).get("workers")
+    return None if found is None else int(found)
+
+
+def test_the_number_of_ranks_is_part_of_the_plan_only_where_there_are_several(
+    labelled_store: Path, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    model = tmp_path / "run" / "model"
+    assert ranks(labelled_store, model, serial_config) is None
+    assert ranks(labelled_store, model, serial_config, 1) is None
+    assert ranks(labelled_store, model, serial_config, 3) == 3
+    write_plan(model, {"kind": "train", "threads": 5})
+    assert ranks(labelled_store, model, serial_config) is None
+
+
+def test_a_training_goes_on_with_the_ranks_that_it_began_with(
+    labelled_store: Path, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    run, model = tmp_path / "run", tmp_path / "run" / "model"
+    write_plan(run, {"kind": "run-catalog", "model": {"trained": {"threads": 3, "workers": 4}}})
+    assert ranks(labelled_store, model, serial_config) == 4
+    write_plan(model, {"kind": "train", "threads": 5, "workers": 2})
+    assert ranks(labelled_store, model, serial_config) == 2
+    assert ranks(labelled_store, model, serial_config, 1) is None
+
+
+def test_a_training_with_other_ranks_than_it_began_with_is_refused(
+    labelled_store: Path, serial_config: RunConfig, tmp_path: Path
+) -> None:
+    for n_ranks in (2, 3):
+        training = serial_config.training.model_copy(update={"workers": n_ranks})
+        config = serial_config.model_copy(update={"training": training})
+        if n_ranks == 2:
+            train.begin_training(labelled_store, tmp_path / "model", config)
+            continue
+        with pytest.raises(UsageError, match="workers"):
+            train.begin_training(labelled_store, tmp_path / "model", config)
+
+
+def test_ranks_share_the_cores_of_this_machine(
+    labelled_store: Path, serial_config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "available_cores", lambda: 64)
+    for kind, expected in (("serial", 21), ("local", 21), ("slurm", 3)):
+        job = JobSettings(cores=12, processes=4)
+        cluster = serial_config.cluster.model_copy(update={"kind": kind, "gpu": job})
+        training = serial_config.training.model_copy(update={"workers": 3, "threads": None})
+        config = serial_config.model_copy(update={"training": training, "cluster": cluster})
+        plan = plan_training(labelled_store, tmp_path / kind, config, load_recipe(config.training.recipe))
+        assert plan["threads"] == expected
 
 
 def test_a_resumed_training_is_shown_from_where_it_stopped(tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 import hashlib
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from apogee_batch.network.ranks import Share
 from apogee_batch.network.recipe import Recipe
 from apogee_batch.network.stopping import FOCUS_TYPES
 from apogee_batch.network.training_set import RowArray, TrainingSet
@@ -69,8 +71,12 @@ def draw_batches(rows: RowArray, batch_size: int, *, min_steps: int, seed: int, 
     return [rows[part.numpy()] for part in torch.split(order, batch_size)]
 
 
-def make_dropout(recipe: Recipe, *, seed: int, epoch: int, device: str) -> Callable[[Tensor], Tensor] | None:
+def make_dropout(
+    recipe: Recipe, *, seed: int, epoch: int, device: str
+) -> Callable[[Share], Callable[[Tensor], Tensor]] | None:
     """Return the dropout of an epoch; None for a recipe without.
+
+    It is drawn for the whole batch, also where several ranks share it.
 
     Parameters
     ----------
@@ -79,14 +85,20 @@ def make_dropout(recipe: Recipe, *, seed: int, epoch: int, device: str) -> Calla
     epoch : int
     device : str
         Of the tensors that it will be called with.
+
+    Returns
+    -------
+    callable or None
+        Takes the share of a batch that the tensors will be of, and gives the dropout of a step.
     """
     rate = recipe.dropout
     if rate == 0:
         return None
     generator = derive_generator(seed, "dropout", epoch, device=device)
 
-    def drop(outputs: Tensor) -> Tensor:
-        keeps = torch.rand(outputs.shape, generator=generator, device=outputs.device) >= rate
+    def drop(share: Share, outputs: Tensor) -> Tensor:
+        shape = (share.n_items, *outputs.shape[1:])
+        keeps = torch.rand(shape, generator=generator, device=outputs.device)[share.slice] >= rate
         return outputs * keeps / (1.0 - rate)
 
-    return drop
+    return lambda share: partial(drop, share)

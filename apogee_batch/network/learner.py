@@ -7,7 +7,9 @@ from torch import Tensor
 
 from apogee_batch.network.draws import derive_generator
 from apogee_batch.network.model import SpectrumNet, initialise_kaiming, initialise_torch_default
+from apogee_batch.network.ranks import ALONE, Ranks, Share, SharedGradient
 from apogee_batch.network.recipe import Recipe
+from apogee_batch.schema import N_LABELS
 
 INITIALISERS = {"torch": initialise_torch_default, "kaiming": initialise_kaiming}
 AVERAGE_WARMUP_STEPS = 10  # at first the running mean forgets sooner than its decay says
@@ -22,6 +24,8 @@ class Learner:
     seed : int
         Of the first weights.
     device : str
+    ranks : Ranks, optional
+        Those that learn together; all hold the same weights.
 
     Attributes
     ----------
@@ -33,8 +37,9 @@ class Learner:
         Weights of the best model so far.
     """
 
-    def __init__(self, recipe: Recipe, *, seed: int, device: str) -> None:
+    def __init__(self, recipe: Recipe, *, seed: int, device: str, ranks: Ranks = ALONE) -> None:
         self.recipe = recipe
+        self.ranks = ranks
         self.model = _empty_model()
         INITIALISERS[recipe.initialisation](self.model, derive_generator(seed, "weights"))
         self.model.to(device)
@@ -44,6 +49,7 @@ class Learner:
             self.average.load_state_dict(self.model.state_dict())
         self.best = _copy(self.average.state_dict())
         self.optimiser = self._new_optimiser()
+        self.shared = SharedGradient(self.model) if ranks.n_ranks > 1 else None
 
     def _new_optimiser(self) -> torch.optim.Optimizer:
         recipe, parameters = self.recipe, self.model.parameters()
@@ -57,6 +63,7 @@ class Learner:
         inputs: Tensor,
         labels: Tensor,
         *,
+        share: Share,
         number: int,
         learning_rate: float,
         drop: Callable[[Tensor], Tensor] | None,
@@ -66,8 +73,11 @@ class Learner:
         Parameters
         ----------
         inputs : Tensor, shape (n_spectra, n_pixels)
+            Of this rank's share of the batch.
         labels : Tensor, shape (n_spectra, n_labels)
             Standardised.
+        share : Share
+            Which of the batch they are.
         number : int
             Of the step in its phase or round, from 0.
         learning_rate : float
@@ -81,9 +91,7 @@ class Learner:
         """
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate
-        self.optimiser.zero_grad()
-        loss = (self.model(inputs, drop=drop) - labels).square().mean()
-        loss.backward()
+        loss = self._descend(inputs, labels, share, drop)
         if self.recipe.max_gradient_norm > 0:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.max_gradient_norm)
         self.optimiser.step()
@@ -94,6 +102,22 @@ class Learner:
                     list(self.average.parameters()), list(self.model.parameters()), 1 - decay
                 )
         return float(loss.detach())
+
+    def _descend(
+        self, inputs: Tensor, labels: Tensor, share: Share, drop: Callable[[Tensor], Tensor] | None
+    ) -> Tensor:
+        """Compute the gradient of a batch and return its loss."""
+        if self.shared is None:
+            self.optimiser.zero_grad()
+            loss: Tensor = (self.model(inputs, drop=drop) - labels).square().mean()
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss
+        self.shared.clear()
+        part = None
+        if not share.is_empty:
+            part = (self.model(inputs, drop=drop) - labels).square().sum() / (share.n_items * N_LABELS)
+            part.backward()
+        return self.shared.sum_over(self.ranks, part)
 
     @torch.no_grad()
     def losses(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
@@ -109,6 +133,8 @@ class Learner:
         Tensor of float64, shape (n_spectra,)
         """
         errors = [self.average(inputs).double() - labels for inputs, labels in batches]
+        if not errors:
+            return torch.zeros(0, dtype=torch.float64)
         return torch.cat(errors).square().mean(dim=1).cpu()
 
     def keep_as_best(self) -> None:

@@ -17,6 +17,7 @@ from apogee_batch.network.draws import derive_generator, draw_adaptation_rows, d
 from apogee_batch.network.header import CheckpointHeader
 from apogee_batch.network.learner import Learner
 from apogee_batch.network.memory import keep_freed_memory
+from apogee_batch.network.ranks import ALONE, Ranks, Share, digest_of, join
 from apogee_batch.network.recipe import Recipe
 from apogee_batch.network.scaling import LabelScaler
 from apogee_batch.network.state import EpochMetrics, Progress, TrainingState
@@ -62,11 +63,12 @@ def train(
     resume: TrainingState | None = None,
     on_epoch: Callable[[EpochMetrics, TrainingState], None] | None = None,
     on_step: Callable[[int, int], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> TrainedNetwork:
     """Train a network until its phases have ended.
 
-    The same seed, data, recipe, device and number of threads give the same bits, whether the training ran
-    through or went on from a state.
+    The same seed, data, recipe, device, number of threads and of ranks give the same bits, whether the
+    training ran through or went on from a state.
 
     Parameters
     ----------
@@ -83,9 +85,13 @@ def train(
         Called after each epoch with its metrics and the state to resume from.
     on_step : callable, optional
         Called after each step with the number of steps done and to be done in the epoch.
+    ranks : Ranks, optional
+        Those that share the training, each in a process that calls this; default this one alone.
 
     Raises
     ------
+    RanksDisagreeError
+        If the ranks have not got the same data, state or weights.
     UsageError
         If a split is empty, data are not numbers, or the state belongs to another training.
     ApogeeBatchError
@@ -93,10 +99,12 @@ def train(
     """
     keep_freed_memory()
     with _reproducible(n_threads):
-        trainer = _Trainer(training_set, recipe, seed=seed, device=device, on_step=on_step)
+        trainer = _Trainer(training_set, recipe, seed=seed, device=device, on_step=on_step, ranks=ranks)
         progress = Progress(seed) if resume is None else trainer.take_up(resume)
+        trainer.compare(progress)
         while progress.phase != "done":
             progress, metrics = trainer.run_epoch(progress)
+            trainer.compare(progress)
             if on_epoch is not None:
                 on_epoch(metrics, TrainingState(progress, trainer.key, trainer.learner.tensors()))
         return trainer.result(progress)
@@ -126,12 +134,14 @@ class _Trainer:
         seed: int,
         device: str,
         on_step: Callable[[int, int], None] | None,
+        ranks: Ranks,
     ) -> None:
         self.data = training_set
         self.recipe = recipe
         self.seed = seed
         self.device = device
         self.on_step = on_step
+        self.ranks = ranks
         self.data_hash = training_set.check()
         self.key = sha256_of_text(canonical_json([recipe.to_json(), seed, self.data_hash]))
         self.transform = recipe.transform
@@ -140,7 +150,7 @@ class _Trainer:
         self.n_train, self.n_dev = training_set.counts("train"), training_set.counts("dev")
         self.dev_rows = training_set.rows("dev")
         self.adapts = can_adapt(self.n_train, self.n_dev, recipe)
-        self.learner = Learner(recipe, seed=seed, device=device)
+        self.learner = Learner(recipe, seed=seed, device=device, ranks=ranks)
 
     def take_up(self, state: TrainingState) -> Progress:
         """Go on from a state."""
@@ -151,6 +161,12 @@ class _Trainer:
             )
         self.learner.restore(state.tensors)
         return state.progress
+
+    def compare(self, progress: Progress) -> None:
+        """Check that all ranks stand where this one stands."""
+        if self.ranks.n_ranks > 1:
+            digest = digest_of([self.key, progress.to_json()], self.learner.tensors())
+            self.ranks.agree(f"the state of the training after epoch {progress.epoch}", digest)
 
     def run_epoch(self, progress: Progress) -> tuple[Progress, EpochMetrics]:
         """Train for an epoch, evaluate, and decide what comes next."""
@@ -163,8 +179,16 @@ class _Trainer:
             step = progress.step + i
             if is_main:
                 rate = recipe.learning_rate_at(step, n_total=len(batches) * recipe.max_epochs)
-            inputs, labels = self._read(batch, noise)
-            loss = self.learner.step(inputs, labels, number=step, learning_rate=rate, drop=drop)
+            share = Share.of(len(batch), self.ranks)
+            inputs, labels = self._read(batch, noise, share)
+            loss = self.learner.step(
+                inputs,
+                labels,
+                share=share,
+                number=step,
+                learning_rate=rate,
+                drop=None if drop is None else drop(share),
+            )
             loss_sum += loss * len(batch)
             if self.on_step is not None:
                 self.on_step(i + 1, len(batches))
@@ -208,18 +232,23 @@ class _Trainer:
             rows, min_steps = draw_adaptation_rows(self.data, recipe, seed=seed, round_=progress.round), 0
         return draw_batches(rows, recipe.batch_size, min_steps=min_steps, seed=seed, epoch=progress.epoch)
 
-    def _read(self, rows: RowArray, noise: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """Return network input and standardised labels of some rows; noisy if a generator is given."""
+    def _read(
+        self, rows: RowArray, noise: torch.Generator | None = None, share: Share | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return input and standardised labels of (a share of) some rows; noise is drawn for all of them."""
+        own = slice(None) if share is None else share.slice
         flux = torch.from_numpy(self.data.flux[rows]).to(self.device)
-        scale = self.transform.scale(flux)
+        scale = self.transform.scale(flux[own])
         if noise is not None and self.recipe.noise > 0:
             flux = add_noise(flux, self.recipe.noise, noise)
-        return self.transform.apply(flux, scale), self.labels[rows].to(self.device)
+        return self.transform.apply(flux[own], scale), self.labels[rows[own]].to(self.device)
 
     def _evaluate(self) -> dict[str, float]:
-        """Return the dev loss of each data type."""
-        parts = range(0, len(self.dev_rows), EVALUATION_BATCH)
-        losses = self.learner.losses(self._read(self.dev_rows[i : i + EVALUATION_BATCH], None) for i in parts)
+        """Return the dev loss of each data type; the ranks share the batches."""
+        starts = range(0, len(self.dev_rows), EVALUATION_BATCH)
+        own = starts[Share.of(len(starts), self.ranks).slice]
+        losses = self.learner.losses(self._read(self.dev_rows[i : i + EVALUATION_BATCH]) for i in own)
+        losses = join(self.ranks.gather(losses.numpy()))
         types = self.data.data_type[self.dev_rows]
         return {t: losses[torch.from_numpy(types == t)].mean().item() for t in self.n_dev}
 

@@ -17,6 +17,7 @@ from apogee_batch.network.checkpoint import (
 )
 from apogee_batch.network.header import CheckpointHeader
 from apogee_batch.network.metrics import METRICS_FILE, append_metrics, keep_metrics
+from apogee_batch.network.ranks import ALONE, Ranks
 from apogee_batch.network.recipe import Recipe
 from apogee_batch.network.state import EpochMetrics, TrainingState
 from apogee_batch.network.training import train
@@ -33,6 +34,7 @@ def train_in_folder(
     n_threads: int | None = None,
     on_epoch: Callable[[EpochMetrics], None] | None = None,
     on_step: Callable[[int, int], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> CheckpointHeader:
     """Train, or go on training, and leave the checkpoint, its card and `metrics.jsonl` in a folder.
 
@@ -45,8 +47,8 @@ def train_in_folder(
         As for `train`.
     on_epoch : callable, optional
         Called after each epoch, when its state is on the disk.
-    on_step : callable, optional
-        As for `train`.
+    on_step, ranks : optional
+        As for `train`. The first rank alone writes; the others read the state that it goes on from.
 
     Returns
     -------
@@ -60,6 +62,17 @@ def train_in_folder(
     IntegrityError
         If what the folder holds is damaged.
     """
+    if ranks.rank > 0:
+        return train(
+            training_set,
+            recipe,
+            seed=seed,
+            device=device,
+            n_threads=n_threads,
+            resume=load_state(folder),
+            on_step=on_step,
+            ranks=ranks,
+        ).header
     remove_leftovers(folder)  # of a training that was killed in here: 90 MB each
     if (folder / HEADER_FILE).exists():
         return _finished(folder, training_set, recipe, seed)
@@ -70,6 +83,7 @@ def train_in_folder(
 
     def save_epoch(metrics: EpochMetrics, after: TrainingState) -> None:
         nonlocal started
+        ranks.check()
         append_metrics(folder / METRICS_FILE, metrics, seconds=time.monotonic() - started)
         save_state(folder, after)
         started = time.monotonic()
@@ -85,7 +99,9 @@ def train_in_folder(
         resume=state,
         on_epoch=save_epoch,
         on_step=on_step,
+        ranks=ranks,
     )
+    ranks.check()
     sha256 = save_checkpoint(folder, trained.weights, trained.header)
     write_model_card(folder, trained.header, sha256)
     remove_state(folder)

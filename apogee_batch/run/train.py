@@ -13,12 +13,13 @@ from typing import Any
 from apogee_batch.errors import IntegrityError, UsageError
 from apogee_batch.files import remove_leftovers, sha256_of_file
 from apogee_batch.network.card import write_model_card
-from apogee_batch.network.checkpoint import Checkpoint, load_checkpoint
+from apogee_batch.network.checkpoint import HEADER_FILE, Checkpoint, load_checkpoint
 from apogee_batch.network.metrics import METRICS_FILE, read_metrics
 from apogee_batch.network.recipe import Recipe, load_recipe
 from apogee_batch.run.attempts import run_alone
 from apogee_batch.run.clusters import SerialExecutor, Workers, available_cores
-from apogee_batch.run.config import RunConfig
+from apogee_batch.run.config import QUEUE_KINDS, RunConfig
+from apogee_batch.run.gang.driver import train_together
 from apogee_batch.run.ingest_plan import ingest_folders, read_ingest
 from apogee_batch.run.ingest_tables import ingest_ledger
 from apogee_batch.run.lock import Lock
@@ -66,31 +67,43 @@ def _is_of_stars(path: str) -> bool:
 def plan_training(store: Path, out: Path, config: RunConfig, recipe: Recipe) -> dict[str, Any]:
     """Return the plan of a training as JSON values.
 
-    The number of threads is part of it, since sums in another order give other last bits; where the
-    user gave none, a training that was begun or planned keeps its own, also on a machine with other cores.
+    The numbers of threads and of ranks are part of it, since sums in another order give other last bits;
+    where the user gave none, a training that was begun or planned keeps its own, also on other machines.
     """
     require_whole_tables(store)
     labels = table_path(store, LABELS)
     if not labels.is_file():
         raise UsageError(f"{store}: has no labels to train on; {ATTACH}, or give --model")
-    return {
+    begun = _planned(out)
+    is_said = "workers" in config.training.model_fields_set
+    n_ranks = config.training.workers if is_said else begun.get("workers", 1)
+    plan = {
         "kind": "train",
         "store_sha256": store_fingerprint(store),
         "labels_sha256": sha256_of_file(labels),
         "recipe": recipe.to_json(),
         "seed": config.training.seed,
-        "threads": config.training.threads or _planned_threads(out) or available_cores(),
+        "threads": config.training.threads or begun.get("threads") or _default_threads(config, n_ranks),
         "software": software_versions(),
     }
+    return plan if n_ranks == 1 else plan | {"workers": n_ranks}
 
 
-def _planned_threads(out: Path) -> int | None:
-    """Return the threads of the training in a folder or, before it has a plan, of the run around it."""
+def _default_threads(config: RunConfig, n_ranks: int) -> int:
+    """Return the cores that a rank has for itself."""
+    cluster = config.cluster
+    if cluster.kind in QUEUE_KINDS:
+        return max(1, cluster.gpu.cores // cluster.gpu.processes)
+    return max(1, available_cores() // (1 if cluster.kind == "address" else n_ranks))
+
+
+def _planned(out: Path) -> dict[str, Any]:
+    """Return the plan of the training in a folder or, before it has one, that in the run around it."""
     plan = _plan_or_none(out)
     if plan is None:  # a run writes its own plan first, and may be killed before the training has one
         run = _plan_or_none(out.parent) or {}
         plan = run["model"].get("trained") if run.get("kind") == "run-catalog" else None
-    return None if plan is None else plan.get("threads")
+    return plan or {}
 
 
 def _plan_or_none(folder: Path) -> dict[str, Any] | None:
@@ -160,7 +173,7 @@ def run_training(
     config : RunConfig
         Settings `training` and the cluster's device.
     workers : Workers
-        One of them trains.
+        One of them trains, or as many as the settings say.
     progress : ProgressView
         What the user sees.
     lock : Lock
@@ -199,12 +212,28 @@ def _train(
     progress: ProgressView,
     lock: Lock,
 ) -> None:
-    """Let a worker train while the driver shows the epochs."""
+    """Let a worker train, or several together, while the driver shows the epochs."""
+    follow = partial(
+        _follow, folder=out, recipe=plan["recipe"], progress=progress, check=_checks(lock, workers)
+    )
+    if "workers" in plan and not (out / HEADER_FILE).is_file():  # else there is only something to clear up
+        train_together(store, out, plan, config.cluster, workers, progress, follow=follow)
+        return
+    workers.crew.ask(1)
     settings = (plan["recipe"], plan["seed"], plan["threads"], config.cluster.device)
     call = partial(train_network, str(store), str(out), *settings)
-    follow = partial(_follow, folder=out, recipe=plan["recipe"], progress=progress, check=lock.check)
     with _beside_the_driver(workers.executor) as executor:
         run_alone(replace(workers, executor=executor), call, "the training", progress, follow=follow)
+
+
+def _checks(lock: Lock, workers: Workers) -> Callable[[], None]:
+    """Return what tells whether waiting for a training is of any use."""
+
+    def check() -> None:
+        lock.check()
+        workers.crew.check()
+
+    return check
 
 
 def _beside_the_driver(executor: Executor) -> AbstractContextManager[Executor]:
