@@ -1,5 +1,6 @@
 """A whole run: plan, train unless a model is given, infer, publish."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from apogee_batch.network.recipe import load_recipe
 from apogee_batch.report.tables import Results
 from apogee_batch.run.bad_inputs import REJECTS_SO_FAR, BadInputs, describe_rejects
 from apogee_batch.run.clusters import Workers
-from apogee_batch.run.config import RunConfig
+from apogee_batch.run.config import Device, RunConfig
 from apogee_batch.run.infer import (
     INPUTS,
     PARTS,
@@ -97,6 +98,7 @@ def begin_run(
     progress: ProgressView,
     *,
     is_forced: bool = False,
+    are_others_writing: bool = False,
 ) -> dict[str, Any]:
     """Write the plan of a run, or check that the folder's run has the same one. The folder must be locked.
 
@@ -112,6 +114,9 @@ def begin_run(
         What the user sees.
     is_forced : bool
         Whether a run with another plan is kept aside and a new one begun.
+    are_others_writing : bool
+        Whether tasks of a job array may be writing shards, so that files which look like those of killed
+        processes stay.
 
     Raises
     ------
@@ -124,7 +129,8 @@ def begin_run(
     if is_forced and (aside := set_aside(out, plan)) is not None:
         progress.say(f"the run that was in {out} is kept in {aside}; delete it when you do not need it")
     settle_plan(out, plan)
-    remove_run_leftovers(out)
+    if not are_others_writing:
+        remove_run_leftovers(out)
     copy_inputs(store, out, plan["inputs_sha256"])
     write_sealed_json(out / SETTINGS_FILE, config.model_dump(mode="json"))
     return plan
@@ -168,27 +174,40 @@ def run_catalog(
         If another process took the lock away.
     """
     checkpoint, folder = _get_model(store, out, plan, model, config, workers, progress, lock)
-    shards = plan["shards"]
+    infer_catalog(store, out, plan, (checkpoint, folder), config, workers, progress, lock)
+    workers.crew.ask(0)  # others can have the nodes while this process writes the catalogue
+    return publish_catalog(out, plan, checkpoint, progress, lock)
+
+
+def infer_catalog(
+    store: Path,
+    out: Path,
+    plan: dict[str, Any],
+    model: tuple[Checkpoint, Path],
+    config: RunConfig,
+    workers: Workers,
+    progress: ProgressView,
+    lock: Lock,
+) -> None:
+    """Estimate the labels of the stars in all shards that are not in the ledger; see `run_catalog`.
+
+    Parameters
+    ----------
+    model : tuple of Checkpoint and Path
+        The model, and its folder.
+    """
+    checkpoint, folder = model
     ledger = inference_ledger(out, plan, checkpoint.sha256)
     done = ledger.done()
     for problem in ledger.problems(done):
         progress.say(f"WARNING: {problem}; its shard is done again")
     stars = read_table(out / INPUTS / f"{STARS}.parquet")
     sizes = shard_sizes(stars, open_store(store).shard_stars)
-    todo = {shard: sizes[shard] for shard in shards if shard not in done}
-    settings = {
-        "model_sha256": checkpoint.sha256,
-        "realizations": config.inference.realizations,
-        "seed": config.inference.seed,
-        "err_cap": config.inference.err_cap,
-        "device": config.cluster.device,
-    }
-    n_stars = sum(sizes.values())
-    progress.start("infer", n_stars, "stars", done=sum(report.n_inputs for report in done.values()))
+    todo = {shard: sizes[shard] for shard in plan["shards"] if shard not in done}
+    progress.start("infer", len(stars), "stars", done=sum(report.n_inputs for report in done.values()))
+    settings = inference_settings(plan, checkpoint.sha256, config.cluster.device)
     task = partial(infer_shard, str(store), str(out), str(folder), settings)
-    bad = BadInputs(n_stars, config.inference.max_bad_fraction, "stars", partial(_keep_killed, out, ledger))
-    for report in done.values():
-        bad.count(report)
+    bad = count_bad(out, ledger, done, len(stars), config)
 
     def on_report(report: ShardReport) -> None:
         lock.check()
@@ -196,8 +215,14 @@ def run_catalog(
 
     run_shards(workers, task, todo, ledger, progress, on_report=on_report)
     progress.finish()
+
+
+def publish_catalog(
+    out: Path, plan: dict[str, Any], checkpoint: Checkpoint, progress: ProgressView, lock: Lock
+) -> CatalogRun:
+    """Write the catalogue of a run whose shards are all done; see `run_catalog`."""
     lock.check()
-    reports = ledger.done()
+    reports = inference_ledger(out, plan, checkpoint.sha256).done()
     devices = sorted({str(report.extra["device"]) for report in reports.values()})
     if len(devices) > 1:
         progress.say(f"WARNING: computed on {' and '.join(devices)}; bytes are equal on one kind only")
@@ -206,6 +231,28 @@ def run_catalog(
     (out / REJECTS_SO_FAR).unlink(missing_ok=True)
     manifest = read_json(out / MANIFEST_FILE)
     return CatalogRun(out, run_id(plan), manifest["stars"], manifest["rejects"], found)
+
+
+def inference_settings(plan: dict[str, Any], model_sha256: str, device: Device) -> dict[str, Any]:
+    """Return what the task of a shard is told beside paths."""
+    planned = {key: plan[key] for key in ("realizations", "seed", "err_cap")}
+    return planned | {"model_sha256": model_sha256, "device": device}
+
+
+def count_bad(
+    out: Path, ledger: Ledger, done: Mapping[int, ShardReport], n_stars: int, config: RunConfig
+) -> BadInputs:
+    """Count the stars that were left out so far.
+
+    Raises
+    ------
+    TooManyBadInputsError
+        If there are too many already.
+    """
+    bad = BadInputs(n_stars, config.inference.max_bad_fraction, "stars", partial(_keep_killed, out, ledger))
+    for report in done.values():
+        bad.count(report)
+    return bad
 
 
 def _keep_killed(out: Path, ledger: Ledger) -> str:
@@ -241,7 +288,12 @@ def _get_model(
     if model is None:
         folder, planned = out / MODEL_FOLDER, plan["model"]["trained"]
         return run_training(store, folder, config, workers, progress, lock=lock, planned=planned), folder
+    return load_given_model(model, plan), model.resolve()
+
+
+def load_given_model(model: Path, plan: dict[str, Any]) -> Checkpoint:
+    """Load the model that a run was begun with."""
     checkpoint = load_checkpoint(model)
     if checkpoint.sha256 != plan["model"]["given"]:
         raise IntegrityError(f"{model}: changed while the run began; put it back, or begin a new run")
-    return checkpoint, model.resolve()
+    return checkpoint

@@ -2,17 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from apogee_batch.errors import IntegrityError, UsageError
 from apogee_batch.network.official import import_official
+from apogee_batch.run.array_plan import finalise, plan_array, require_model
 from apogee_batch.run.attach import attach_tables
 from apogee_batch.run.catalog_run import CatalogRun, begin_run, run_catalog
 from apogee_batch.run.clusters import open_workers
-from apogee_batch.run.config import ORDINARY, Going, RunConfig
+from apogee_batch.run.config import ORDINARY, ClusterSettings, Going, RunConfig
 from apogee_batch.run.dry_run import describe_run
 from apogee_batch.run.ingest_command import ingest
 from apogee_batch.run.ingest_plan import require_finished_ingest, store_lock
-from apogee_batch.run.lock import hold_lock
+from apogee_batch.run.lock import Lock, hold_lock
 from apogee_batch.run.logs import log_to_folder
 from apogee_batch.run.plan import LOCK_FILE
 from apogee_batch.run.progress import ProgressView
@@ -100,9 +102,18 @@ def train(
     store, out = store.absolute(), out.absolute()
     require_finished_ingest(store)
     with hold_lock(out / LOCK_FILE, out, break_lock=going.break_lock) as lock:
-        begin_training(store, out, config, is_forced=going.force_new_plan)
+        plan = begin_training(store, out, config, is_forced=going.force_new_plan)
         logs = out / "logs"
-        with log_to_folder(logs), open_workers(_one_worker(config).cluster, logs=logs) as workers:
+        with (
+            log_to_folder(logs),
+            open_workers(
+                _for_training(config.cluster, plan.get("workers", 1)),
+                logs=logs,
+                role="gpu",
+                folders=(store, out),
+                progress=progress,
+            ) as workers,
+        ):
             checkpoint = run_training(store, out, config, workers, progress, lock=lock)
     header = checkpoint.header
     by_type = ", ".join(f"{name} {loss:.4f}" for name, loss in header.dev_loss_by_type.items())
@@ -112,11 +123,11 @@ def train(
     ]
 
 
-def _one_worker(config: RunConfig) -> RunConfig:
-    """Training alone needs one worker, which takes all the cores."""
-    if config.cluster.kind != "local":
-        return config
-    return config.model_copy(update={"cluster": config.cluster.model_copy(update={"workers": 1})})
+def _for_training(cluster: ClusterSettings, n_ranks: int) -> ClusterSettings:
+    """Training alone needs no local workers but its own, which share the cores; no fewer anywhere."""
+    if cluster.kind == "local":
+        return cluster.model_copy(update={"workers": n_ranks})
+    return cluster.model_copy(update={"workers": max(cluster.workers or 1, n_ranks)})
 
 
 def make_catalog(
@@ -128,21 +139,60 @@ def make_catalog(
     is_dry_run: bool,
     progress: ProgressView,
     going: Going = ORDINARY,
+    is_plan_only: bool = False,
+    is_finalise: bool = False,
 ) -> list[str]:
-    """Make the catalogue of a store."""
+    """Make the catalogue of a store; or only what is before or after its shards are done by a job array."""
     store, out = store.absolute(), out.absolute()
+    if is_plan_only and is_finalise:
+        raise UsageError("--plan-only comes before a job array and --finalise after it; give one of them")
     require_finished_ingest(store)
     if is_dry_run:
         return describe_run(store, out, model, config)
+    is_by_array = is_plan_only or is_finalise
+    given = require_model(model) if is_by_array else model
     with hold_lock(out / LOCK_FILE, out, break_lock=going.break_lock) as lock:
-        plan = begin_run(store, out, model, config, progress, is_forced=going.force_new_plan)
+        plan = begin_run(
+            store,
+            out,
+            given,
+            config,
+            progress,
+            is_forced=going.force_new_plan,
+            are_others_writing=is_by_array,
+        )
+        if is_plan_only:
+            return plan_array(store, out, plan, model=require_model(given), config=config)
         logs = out / "logs"
-        with log_to_folder(logs), open_workers(config.cluster, logs=logs) as workers:
-            progress.say(f"workers: {workers.description}")
-            finished = run_catalog(
-                store, out, plan, model=model, config=config, workers=workers, progress=progress, lock=lock
-            )
+        with log_to_folder(logs):
+            if is_finalise:
+                finished = finalise(
+                    out, plan, model=require_model(given), config=config, progress=progress, lock=lock
+                )
+            else:
+                finished = _run_with_workers(store, out, plan, given, config, progress, lock)
     return describe_catalog(finished)
+
+
+def _run_with_workers(
+    store: Path,
+    out: Path,
+    plan: dict[str, Any],
+    model: Path | None,
+    config: RunConfig,
+    progress: ProgressView,
+    lock: Lock,
+) -> CatalogRun:
+    """Make the catalogue with workers that are told what to do by this process."""
+    n_ranks = plan["model"].get("trained", {}).get("workers", 1)
+    cluster = config.cluster if config.cluster.kind == "local" else _for_training(config.cluster, n_ranks)
+    with open_workers(
+        cluster, logs=out / "logs", role="gpu", folders=(store, out), progress=progress
+    ) as workers:
+        progress.say(f"workers: {workers.description}")
+        return run_catalog(
+            store, out, plan, model=model, config=config, workers=workers, progress=progress, lock=lock
+        )
 
 
 def describe_catalog(finished: CatalogRun) -> list[str]:

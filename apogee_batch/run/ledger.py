@@ -1,4 +1,6 @@
-"""What is done: one entry a shard, written by the driver alone after the shard's files are on the disk.
+"""What is done: one entry a shard, written after the shard's files are on the disk.
+
+The driver writes it, or the task of a job array that has made the shard.
 
 An entry carries a checksum of itself. One that does not fit it is as good as none: its shard is done again.
 """

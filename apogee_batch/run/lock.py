@@ -21,6 +21,7 @@ from apogee_batch.run.lock_owner import (
     Owner,
     await_owner,
     is_here,
+    is_predecessor,
     lives,
     read_owner,
     this_process,
@@ -83,7 +84,8 @@ class Lock:
 def hold_lock(path: Path, what: Path, *, break_lock: bool = False) -> Iterator[Lock]:
     """Hold a lock for the time of the block; the file is gone afterwards.
 
-    The lock of a process that has ended is taken over, which the log tells. Children do not inherit it.
+    The lock of a process that has ended is taken over, which the log tells. So is that of the same Slurm job
+    on another host, before Slurm began it again. Children do not inherit it.
 
     Parameters
     ----------
@@ -114,6 +116,39 @@ def hold_lock(path: Path, what: Path, *, break_lock: bool = False) -> Iterator[L
             if is_folder_ours:
                 path.parent.rmdir()  # only where nothing was put into it
         os.close(descriptor)
+
+
+def refuse_if_locked(path: Path, what: Path, remedy: str) -> None:
+    """Refuse to work beside the owner of a lock, without taking the lock.
+
+    It goes by what the file says: asking the kernel would need the lock for a moment, and whoever takes it in
+    that moment would be refused. Nothing may depend on it, since an owner may come right after.
+
+    Parameters
+    ----------
+    path : Path
+        The lock file.
+    what : Path
+        What is locked, for messages.
+    remedy : str
+        What to do about an owner on another host that is gone.
+
+    Raises
+    ------
+    LockedError
+        If another process has the lock, or one on another host may have it.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | NOT_FOLLOWED)
+    except FileNotFoundError:
+        return
+    try:
+        owner = await_owner(descriptor)
+    finally:
+        os.close(descriptor)
+    if owner is not None and not (is_here(owner) and not lives(owner)):
+        if_gone = "" if is_here(owner) else f"; if it is gone, {remedy}"
+        raise LockedError(f"{what}: in use by {owner}; wait until it ends{if_gone}")
 
 
 def _acquire(path: Path, what: Path, *, break_lock: bool) -> int:
@@ -170,7 +205,7 @@ def _claim(path: Path, descriptor: int, what: Path, *, is_new: bool, break_lock:
         return is_new or _claim_by_content(path, descriptor, what, break_lock=break_lock)
     if not has_flock:
         owner = await_owner(descriptor)
-        if not (break_lock and owner is not None and not is_here(owner)):
+        if owner is None or is_here(owner) or not _is_given_up(owner, break_lock=break_lock):
             raise LockedError(f"{what}: {_explain_live(owner, break_lock=break_lock)}")
         _tell_taken(what, owner)
         _set_aside(path, descriptor)
@@ -179,10 +214,15 @@ def _claim(path: Path, descriptor: int, what: Path, *, is_new: bool, break_lock:
         return False
     owner = read_owner(descriptor)
     if owner is not None:
-        if not is_here(owner) and not break_lock:
+        if not is_here(owner) and not _is_given_up(owner, break_lock=break_lock):
             raise LockedError(f"{what}: {_explain_unseen(owner)}")
         _tell_taken(what, owner)
     return True
+
+
+def _is_given_up(owner: Owner, *, break_lock: bool) -> bool:
+    """Tell whether somebody who knows says that a process on another host is gone: the user, or Slurm."""
+    return break_lock or is_predecessor(owner)
 
 
 def _claim_by_content(path: Path, descriptor: int, what: Path, *, break_lock: bool) -> bool:
@@ -191,7 +231,7 @@ def _claim_by_content(path: Path, descriptor: int, what: Path, *, break_lock: bo
     if owner is not None:
         if is_here(owner) and lives(owner):
             raise LockedError(f"{what}: {_explain_live(owner, break_lock=break_lock)}")
-        if not is_here(owner) and not break_lock:
+        if not is_here(owner) and not _is_given_up(owner, break_lock=break_lock):
             raise LockedError(f"{what}: {_explain_unseen(owner)}")
         _tell_taken(what, owner)
     _set_aside(path, descriptor)

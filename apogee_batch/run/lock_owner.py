@@ -31,28 +31,52 @@ class Owner:
         When it took the lock: ISO 8601, UTC.
     program : str
         Name and version.
+    job : str
+        Slurm job that it is in, with the name of the cluster; empty outside Slurm.
+    restart : int
+        How often Slurm had begun that job again.
     """
 
     host: str
     pid: int
     start: str
     program: str
+    job: str = ""
+    restart: int = 0
 
     def __str__(self) -> str:
-        return f"{self.program}, pid {self.pid} on {self.host}, since {self.start}"
+        in_job = f" in Slurm job {self.job}" if self.job else ""
+        return f"{self.program}, pid {self.pid} on {self.host}{in_job}, since {self.start}"
 
 
 def this_process() -> Owner:
     """Return this process as the owner of a lock that it takes now."""
     start = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return Owner(socket.gethostname(), os.getpid(), start, f"apogee-batch {__version__}")
+    job, restart = _slurm_job()
+    return Owner(socket.gethostname(), os.getpid(), start, f"apogee-batch {__version__}", job, restart)
+
+
+def _slurm_job() -> tuple[str, int]:
+    """Return the Slurm job that this process is in, and how often that was begun again."""
+    number = os.environ.get("SLURM_JOB_ID", "")
+    cluster = os.environ.get("SLURM_CLUSTER_NAME", "")
+    restarts = os.environ.get("SLURM_RESTART_COUNT", "0")  # not set before the first restart
+    is_sound = number.isdecimal() and restarts.isdecimal()
+    return (f"{number} of {cluster}" if cluster else number, int(restarts)) if is_sound else ("", 0)
 
 
 def read_owner(descriptor: int) -> Owner | None:
     """Return what a lock file says; None if it is empty or damaged."""
     try:
         said = json.loads(os.pread(descriptor, CONTENT_BYTES, 0))
-        owner = Owner(str(said["host"]), int(said["pid"]), str(said["start"]), str(said["program"]))
+        owner = Owner(
+            host=str(said["host"]),
+            pid=int(said["pid"]),
+            start=str(said["start"]),
+            program=str(said["program"]),
+            job=str(said.get("job", "")),
+            restart=int(said.get("restart", 0)),
+        )
         is_sound = 0 < owner.pid < 2**31 and datetime.fromisoformat(owner.start).tzinfo is not None
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
@@ -69,7 +93,10 @@ def await_owner(descriptor: int) -> Owner | None:
 
 def write_owner(descriptor: int, owner: Owner) -> None:
     """Make an opened lock file say who its owner is."""
-    content = (json.dumps(asdict(owner), indent=2) + "\n").encode()
+    said = asdict(owner)
+    if not owner.job:
+        del said["job"], said["restart"]
+    content = (json.dumps(said, indent=2) + "\n").encode()
     written = 0
     while written < len(content):
         written += os.pwrite(descriptor, content[written:], written)
@@ -79,6 +106,16 @@ def write_owner(descriptor: int, owner: Owner) -> None:
 def is_here(owner: Owner) -> bool:
     """Tell whether the owner is, or was, a process of this host."""
     return owner.host == socket.gethostname()
+
+
+def is_predecessor(owner: Owner) -> bool:
+    """Tell whether the owner was the driver of this very Slurm job, before Slurm began the job again.
+
+    Slurm does so only once it has ended the former copy or has given up its node. On a node that is cut off
+    that copy may still run; it stops as soon as it looks at its lock.
+    """
+    job, restart = _slurm_job()
+    return owner.job != "" and owner.job == job and owner.restart < restart
 
 
 def lives(owner: Owner) -> bool:

@@ -20,6 +20,7 @@ from apogee_batch.network.checkpoint import (
     load_state,
 )
 from apogee_batch.network.metrics import METRICS_FILE
+from apogee_batch.run.array import PATHS_FILE, PLAN_AGAIN
 from apogee_batch.run.catalog_run import MODEL_FOLDER, SETTINGS_FILE, inference_ledger
 from apogee_batch.run.config import RunConfig
 from apogee_batch.run.damage import MISSING, Damage, Findings, describe_problem, is_leftover
@@ -150,6 +151,8 @@ def _examine_planned(run: Path, plan: dict[str, Any], found: Findings) -> None:
         manifest = found.read_sealed(run / MANIFEST_FILE, RUN_AGAIN)
     _examine_inputs(run, plan, found, is_published=is_published)
     _examine_settings(run, found)
+    if (run / PATHS_FILE).is_file():
+        found.read_sealed(run / PATHS_FILE, PLAN_AGAIN)
     sha256 = _examine_model_of_run(run, plan, found) or (manifest or {}).get("model_sha256")
     reports = None
     if sha256 is not None:
