@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from apogee_batch import __version__
+from apogee_batch.cli_cluster import ClusterFlags, cluster_show, cluster_test, run_shard, with_cluster_options
 from apogee_batch.cli_options import (
     Address,
     BreakLock,
@@ -22,13 +23,15 @@ from apogee_batch.cli_options import (
     Recipe,
     Seed,
     Store,
+    TrainWorkers,
     Workers,
     open_view,
     print_lines,
     settings_of,
 )
+from apogee_batch.cli_status import status, verify
 from apogee_batch.cli_survey import demo, simulate
-from apogee_batch.errors import ApogeeBatchError, IntegrityError
+from apogee_batch.errors import ApogeeBatchError
 from apogee_batch.exits import INTERRUPTED, RESUME, SignalWatch, explain_system_error, tell
 
 PROGRAM = "apogee-batch"
@@ -39,6 +42,8 @@ labels_app = typer.Typer(**PLAIN, help="Training labels of a store.")
 model_app = typer.Typer(**PLAIN, help="Trained networks.")
 app.add_typer(labels_app, name="labels")
 app.add_typer(model_app, name="model")
+cluster_app = typer.Typer(**PLAIN, help="The queue system of a cluster: its jobs, and whether they work.")
+app.add_typer(cluster_app, name="cluster")
 
 
 def _version(is_wanted: bool) -> None:
@@ -59,6 +64,7 @@ def root(
 @app.command(
     epilog="\b\nExample:\n  apogee-batch ingest stars/ --allstar allStar-l31c.2.fits --store dr14.zarr"
 )
+@with_cluster_options
 def ingest(
     source: Annotated[
         list[str], typer.Argument(metavar="SOURCE...", help="Folders, globs, files, or text lists of paths.")
@@ -78,12 +84,14 @@ def ingest(
     workers: Workers = None,
     address: Address = None,
     dry_run: DryRun = False,
+    *,
+    cluster_flags: ClusterFlags,
 ) -> None:
     """Read apStar files into a store."""
     settings = settings_of(
         config,
         ingest={"row": row, "shard_stars": shard_stars, "max_bad_fraction": max_bad_fraction},
-        cluster={"kind": cluster, "workers": workers, "address": address},
+        cluster={"kind": cluster, "workers": workers, "address": address, **cluster_flags.of("cpu")},
     )
     from apogee_batch.run import commands
 
@@ -121,11 +129,13 @@ def attach(
 
 
 @app.command(epilog="\b\nExample:\n  apogee-batch train dr14.zarr --out model1")
+@with_cluster_options
 def train(
     store: Store,
     out: Annotated[Path, typer.Option(help="Folder for the model.")],
     recipe: Recipe = None,
     seed: Seed = None,
+    train_workers: TrainWorkers = None,
     threads: Annotated[int | None, typer.Option(help="Threads. [default: one a core]")] = None,
     device: Device = None,
     force_new_plan: ForceNewPlan = False,
@@ -133,12 +143,14 @@ def train(
     config: Config = None,
     cluster: Cluster = None,
     address: Address = None,
+    *,
+    cluster_flags: ClusterFlags,
 ) -> None:
     """Train the network on the labels of a store."""
     settings = settings_of(
         config,
-        training={"recipe": recipe, "seed": seed, "threads": threads},
-        cluster={"kind": cluster, "address": address, "device": device},
+        training={"recipe": recipe, "seed": seed, "threads": threads, "workers": train_workers},
+        cluster={"kind": cluster, "address": address, "device": device, **cluster_flags.of("gpu")},
     )
     from apogee_batch.run import commands
 
@@ -151,6 +163,7 @@ def train(
 @app.command(
     epilog="\b\nExample:\n  apogee-batch run-catalog dr14.zarr --model model1 --out run1 --workers 8"
 )
+@with_cluster_options
 def run_catalog(
     store: Store,
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
@@ -165,6 +178,7 @@ def run_catalog(
     ] = None,
     recipe: Recipe = None,
     seed: Seed = None,
+    train_workers: TrainWorkers = None,
     max_bad_fraction: MaxBad = None,
     force_new_plan: ForceNewPlan = False,
     break_lock: BreakLock = False,
@@ -174,54 +188,49 @@ def run_catalog(
     address: Address = None,
     device: Device = None,
     dry_run: DryRun = False,
+    plan_only: Annotated[
+        bool, typer.Option("--plan-only", help="Plan, for an array of 'run-shard' jobs, and stop.")
+    ] = False,
+    finalise: Annotated[
+        bool, typer.Option("--finalise", help="Publish what 'run-shard' jobs have made; infer nothing.")
+    ] = False,
+    *,
+    cluster_flags: ClusterFlags,
 ) -> None:
     """Make the catalogue of a store: train unless --model is given, infer, publish."""
     settings = settings_of(
         config,
-        training={"recipe": recipe, "seed": seed},
+        training={"recipe": recipe, "seed": seed, "workers": train_workers},
         inference={
             "realizations": realizations,
             "seed": seed,
             "err_cap": err_cap,
             "max_bad_fraction": max_bad_fraction,
         },
-        cluster={"kind": cluster, "workers": workers, "address": address, "device": device},
+        cluster={
+            "kind": cluster,
+            "workers": workers,
+            "address": address,
+            "device": device,
+            **cluster_flags.of("gpu"),
+        },
     )
     from apogee_batch.run import commands
 
     with open_view() as view:
         going = commands.Going(force_new_plan, break_lock)
         lines = commands.make_catalog(
-            store, out, model=model, config=settings, is_dry_run=dry_run, progress=view, going=going
+            store,
+            out,
+            model=model,
+            config=settings,
+            is_dry_run=dry_run,
+            is_plan_only=plan_only,
+            is_finalise=finalise,
+            progress=view,
+            going=going,
         )
     print_lines(lines)
-
-
-@app.command(epilog="\b\nExample:\n  apogee-batch status run1")
-def status(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run or a model, or a store.")],
-    config: Config = None,
-) -> None:
-    """Say how far a run, a training or an ingest is."""
-    settings_of(config)
-    from apogee_batch.run.status import describe_status
-
-    print_lines(describe_status(run))
-
-
-@app.command(epilog="\b\nExample:\n  apogee-batch verify run1")
-def verify(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run or a model, or a store.")],
-    config: Config = None,
-) -> None:
-    """Check every byte of a run, model or store; name what is damaged."""
-    settings_of(config)
-    from apogee_batch.run.verify import verify as verify_folder
-
-    report = verify_folder(folder)
-    print_lines(report.lines)
-    if report.damages:
-        raise typer.Exit(IntegrityError.exit_code)
 
 
 @model_app.command("import", epilog="\b\nExample:\n  apogee-batch model import apogee_net.pt --out official")
@@ -237,6 +246,17 @@ def import_(
     print_lines(commands.import_model(file, out))
 
 
+app.command(epilog="\b\nExample:\n  apogee-batch run-shard run1/plan.json --index $SLURM_ARRAY_TASK_ID")(
+    run_shard
+)
+cluster_app.command(
+    "show", epilog="\b\nExample:\n  apogee-batch cluster show --config jobs/slurm.toml --role cpu"
+)(cluster_show)
+cluster_app.command(
+    "test", epilog="\b\nExample:\n  apogee-batch cluster test --config jobs/slurm.toml --store dr14.zarr"
+)(cluster_test)
+app.command(epilog="\b\nExample:\n  apogee-batch status run1")(status)
+app.command(epilog="\b\nExample:\n  apogee-batch verify run1")(verify)
 app.command(epilog="\b\nExample:\n  apogee-batch simulate survey --stars 1200 --seed 1")(simulate)
 app.command(epilog="\b\nExample:\n  apogee-batch demo demo")(demo)
 

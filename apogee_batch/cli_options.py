@@ -10,7 +10,12 @@ if TYPE_CHECKING:
 
 Store = Annotated[Path, typer.Argument(metavar="STORE", help="Store made by 'ingest'.")]
 Config = Annotated[Path | None, typer.Option(help="TOML file with settings; flags win over it.")]
-Cluster = Annotated[str | None, typer.Option(help="serial, local or address. [default: local]")]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND", help="serial, local, address, slurm, pbs, sge, lsf or htcondor. [default: local]"
+    ),
+]
 Workers = Annotated[int | None, typer.Option(help="Worker processes. [default: one a core]")]
 Address = Annotated[str | None, typer.Option(help="Running scheduler, for --cluster address.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda. [default: auto]")]
@@ -26,6 +31,7 @@ MaxBad = Annotated[
     float | None,
     typer.Option("--max-bad-fraction", metavar="FRACTION", help="Bad inputs accepted. [default: 0.01]"),
 ]
+TrainWorkers = Annotated[int | None, typer.Option(help="Workers that train together. [default: 1]")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 
 
