@@ -170,7 +170,9 @@ def load_config(path: Path | None, flags: Mapping[str, Mapping[str, Any]] | None
     try:
         return RunConfig.model_validate(_over(values, said))
     except ValidationError as error:
-        where = str(path or "command line") + (f" with the settings of {site}" if site else "")
+        is_by_flags = any(value not in (None, {}) for table in said.values() for value in table.values())
+        where = str(path or "command line") + (" with the flags" if path and is_by_flags else "")
+        where += f" and the settings of {site}" if site else ""
         raise UsageError(f"{where}: {_explain(error)}") from error
 
 

@@ -85,6 +85,7 @@ def _try(
     """Start a worker of a role and look at its node; return a line of it."""
     is_queue = settings.kind in QUEUE_KINDS
     job = settings.job(role)
+    settings = settings.model_copy(update={"max_lost_jobs": 1})  # a single job is the test
     if is_queue:
         progress.say("\n".join(show_job(settings, role)))
     device: Device = "cpu" if role == "cpu" else settings.device
