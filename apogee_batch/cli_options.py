@@ -16,7 +16,9 @@ Cluster = Annotated[
         metavar="KIND", help="serial, local, address, slurm, pbs, sge, lsf or htcondor. [default: local]"
     ),
 ]
-Workers = Annotated[int | None, typer.Option(help="Worker processes. [default: one a core]")]
+Workers = Annotated[
+    int | None, typer.Option(help="Worker processes. [default: one a core; in a queue, one job]")
+]
 Address = Annotated[str | None, typer.Option(help="Running scheduler, for --cluster address.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda. [default: auto]")]
 Seed = Annotated[int | None, typer.Option(help="Seed of all random numbers. [default: 0]")]

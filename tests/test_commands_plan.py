@@ -62,7 +62,7 @@ def test_planning_says_the_commands_that_do_the_rest(
     assert submission[3:] == ["jobs/array.sbatch", str(out), "--device", "cpu"]
     assert (out / "logs").is_dir()
     command = ["apogee-batch", "run-catalog", str(labelled_store), "--model", str(model), "--out", str(out)]
-    assert shlex.split(lines[3]) == [*command, "--realizations", "3", "--finalise"]
+    assert shlex.split(lines[3]) == [*command, "--realizations", "3", "--device", "cpu", "--finalise"]
     assert not (out / "lock").exists()
     assert read_json(out / "plan.json")["shards"] == [0, 1, 2]
 

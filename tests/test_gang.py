@@ -15,9 +15,9 @@ from dying_workers import killed_worker
 
 from apogee_batch.errors import IncompleteRunError, IntegrityError, UsageError
 from apogee_batch.network.metrics import METRICS_FILE
-from apogee_batch.run.gang import driver, task
 from apogee_batch.run.clusters import Crew, SerialExecutor, Workers
 from apogee_batch.run.config import ClusterSettings
+from apogee_batch.run.gang import driver, task
 from apogee_batch.run.gang.spec import GangSpec
 from apogee_batch.run.gang.task import RankLostError, run_rank
 from apogee_batch.run.progress import SilentView
@@ -35,6 +35,13 @@ class Listener(SilentView):
         self.said.append(text)
 
 
+class Place(Executor):
+    """A worker that left when its task was on its way, which waits for it."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return Future()
+
+
 class ThreadCrew(Crew):
     """Threads, and how many were asked for."""
 
@@ -42,6 +49,8 @@ class ThreadCrew(Crew):
         super().__init__()
         self.asked: list[int | None] = []
         self.is_taking = False
+        self.left: list[Place] = []
+        self.n_leaving = 0
 
     def is_taken_away(self, error: BaseException) -> bool:
         return self.is_taking
@@ -50,7 +59,12 @@ class ThreadCrew(Crew):
         self.asked.append(n_workers)
 
     def places(self, n_places: int) -> Sequence[Executor]:
-        return [ThreadPoolExecutor(1) for _ in range(n_places)]
+        left, self.n_leaving = [Place() for _ in range(self.n_leaving)], 0
+        self.left += left
+        return [*left, *(ThreadPoolExecutor(1) for _ in range(n_places - len(left)))]
+
+    def is_there(self, place: Executor) -> bool:
+        return place not in self.left
 
 
 @pytest.fixture
@@ -63,11 +77,13 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[
         *,
         follow: Callable[[Future[Any]], None] = lambda future: void(wait([future])),
         is_taking: bool = False,
+        n_leaving: int = 0,
     ) -> list[str]:
         monkeypatch.setattr(driver, "run_rank", lambda path, number: rank(GangSpec.read(Path(path)), number))
-        monkeypatch.setattr(driver, "END_S", 5.0)
+        monkeypatch.setattr(driver, "END_S", 5.0 if n_leaving == 0 else 0.3)
+        monkeypatch.setattr(driver, "LOOK_S", 0.05)
         view, crew = Listener(), ThreadCrew()
-        crew.is_taking = is_taking
+        crew.is_taking, crew.n_leaving = is_taking, n_leaving
         workers = Workers(SerialExecutor(), 1, "", None, crew)
         try:
             driver.train_together(tmp_path, out, PLAN, ClusterSettings(), workers, view, follow=follow)
@@ -153,6 +169,22 @@ def test_a_dead_worker_is_a_lost_rank(play: Callable[..., list[str]]) -> None:
 
     (line,) = play(rank)
     assert "its worker on node07 died" in line
+
+
+@pytest.mark.parametrize("n_leaving", [1, N_RANKS])
+def test_ranks_do_not_wait_for_workers_that_left_before_they_began(
+    play: Callable[..., list[str]], n_leaving: int
+) -> None:
+    attempts: set[str] = set()
+
+    def rank(spec: GangSpec, number: int) -> None:
+        attempts.add(spec.attempt)
+        if n_leaving < N_RANKS and len(attempts) == 1:
+            wait_for_end(spec)
+            raise lost(number, "given up")
+
+    (line,) = play(rank, n_leaving=n_leaving)
+    assert "rank 0 on a worker that has left was lost with it; all ranks go on" in line
 
 
 def test_workers_that_a_queue_takes_away_are_not_counted(play: Callable[..., list[str]]) -> None:

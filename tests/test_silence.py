@@ -50,4 +50,4 @@ def test_without_jobs_there_is_something_to_say_too(said: list[str]) -> None:
     silence = Silence(FakeQueue(), said.append, 1.0)
     silence.tick(0, [], 0.0)
     silence.tick(0, [], 2.0)
-    assert said == ["no worker for 2 s: the queue says nothing about its jobs"]
+    assert said == ["no worker for 2 s: the next job is asked for after a pause"]

@@ -71,12 +71,22 @@ def test_workers_that_were_taken_away_are_no_fault_of_their_shards(ledger: Ledge
     assert {report.shard: report.n_rejected for report in ledger.entries()} == dict.fromkeys(range(6), 0)
 
 
-def test_a_shard_whose_workers_are_always_taken_away_is_blamed_in_the_end(ledger: Ledger) -> None:
-    task = FakeTask(deadly=[(2, 7)])
-    view = run(task, ledger, FakeCrew(verdicts=[True]))
-    assert [report.extra["excluded"] for report in ledger.entries()] == [[], [], [7], [], [], []]
-    assert len(task.calls) < 6 + MAX_TAKEN_AWAY + 40
-    assert "shard 2: its worker on node07 died" in view.said[0]
+def test_a_shard_whose_workers_are_always_taken_away_is_left_for_the_next_time(ledger: Ledger) -> None:
+    task = FakeTask(n_accidents={2: 10**6})
+    with pytest.raises(IncompleteRunError, match=r"shard 2: .* took away 11 workers .*--walltime"):
+        run(task, ledger, FakeCrew(verdicts=[True]))
+    assert sorted(ledger.done()) == [0, 1, 3, 4, 5]
+    assert len(task.calls) == 5 + MAX_TAKEN_AWAY + 1
+    assert all(only is None for _, _, only in task.calls), "no input was suspected"
+
+
+def test_no_input_is_blamed_for_workers_that_are_taken_away_while_deadly_ones_are_sought(
+    ledger: Ledger,
+) -> None:
+    task = FakeTask(n_accidents={0: 10**6})
+    with pytest.raises(IncompleteRunError, match="took away 11 workers"):
+        run(task, ledger, FakeCrew(verdicts=[False, False, False, True]), n_shards=1)
+    assert list(ledger.entries()) == []
 
 
 def test_a_worker_that_is_taken_away_in_a_rehearsal_blames_no_input(ledger: Ledger) -> None:
@@ -88,7 +98,7 @@ def test_a_worker_that_is_taken_away_in_a_rehearsal_blames_no_input(ledger: Ledg
 def test_without_workers_to_blame_everything_is_done_alone_in_the_end(ledger: Ledger) -> None:
     task = FakeTask(deadly=[(0, i) for i in range(MAX_DEADLY + 1)])
     with pytest.raises(IncompleteRunError, match="the installation or the node"):
-        run(task, ledger, FakeCrew(verdicts=[True]))
+        run(task, ledger, FakeCrew(verdicts=[False]))
 
 
 def test_a_loss_that_cannot_be_judged_yet_holds_up_no_other_shard(ledger: Ledger) -> None:

@@ -38,10 +38,7 @@ def test_a_pending_job_that_somebody_cancelled_is_replaced(site: Site) -> None:
     site.end(A, "CANCELLED", exit_code=0)
     site.run(10)
     assert site.queue.live() == [B, C]
-    assert site.said == [
-        f"WARNING: job {A}: CANCELLED, and had done nothing (log {site.logs}/job-{A}.log); another takes its "
-        "place"
-    ]
+    assert site.said == [f"WARNING: job {A}: CANCELLED, and had done nothing; another takes its place"]
 
 
 def test_a_job_that_dies_in_its_prologue_is_replaced_by_one_under_a_new_name(site: Site) -> None:
@@ -88,6 +85,15 @@ def test_a_job_whose_walltime_ends_after_work_is_no_failure(busy: Site) -> None:
         busy.tick()
     assert busy.endings.n_in_a_row == 0
     assert len(busy.queue.jobs) == 30
+
+
+def test_a_worker_that_leaves_when_its_time_is_over_is_no_cause_for_a_warning(busy: Site) -> None:
+    busy.finish_task(A)
+    busy.tick()
+    busy.end(A, "COMPLETED", exit_code=0)
+    busy.tick()
+    assert len(busy.said) == 1
+    assert busy.said[0].startswith(f"job {A}: COMPLETED")
 
 
 def test_a_job_that_worked_at_one_task_until_its_walltime_is_no_failure(busy: Site) -> None:

@@ -59,7 +59,8 @@ def plan_array(store: Path, out: Path, plan: dict[str, Any], *, model: Path, con
     missing = _missing(plan, planned_ledger(out, plan).done())
     n_shards = len(plan["shards"])
     command = ["apogee-batch", "run-catalog", str(store), "--model", str(model), "--out", str(out)]
-    finish = shlex.join([*command, *_options(config.inference), "--finalise"])
+    options = [*_options(config.inference), *_device_option(config.cluster.device)]
+    finish = shlex.join([*command, *options, "--finalise"])
     if not missing:
         return [f"{out}: all {n_shards} shards are done; publish them with:", f"  {finish}"]
     (out / "logs").mkdir(exist_ok=True)  # Slurm starts no task whose log has no folder
@@ -126,5 +127,9 @@ def _submission(out: Path, missing: list[int], device: Device) -> str:
     """Return the command that starts an array for some shards."""
     log = str(out).replace("%", "%%") + "/logs/array-%A_%a.log"
     tasks = f"--array={index_ranges(missing)}%{AT_ONCE}"
-    options = [] if device == "auto" else ["--device", device]
+    options = _device_option(device)
     return shlex.join(["sbatch", tasks, f"--output={log}", ARRAY_SCRIPT, str(out), *options])
+
+
+def _device_option(device: Device) -> list[str]:
+    return [] if device == "auto" else ["--device", device]

@@ -99,7 +99,8 @@ def _try(
             raise
         if not is_queue:
             judge(node, mismatches, progress.say)
-        return f"{role}: {describe(node)}; {len(folders)} folders can be read and written there"
+        asked = f" ({job.memory} asked for)" if is_queue else ""
+        return f"{role}: {describe(node)}{asked}; {len(folders)} folders can be read and written there"
 
 
 def describe(node: Mapping[str, Any]) -> str:

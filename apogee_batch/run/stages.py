@@ -28,7 +28,7 @@ from apogee_batch.run.progress import ProgressView
 IN_FLIGHT_PER_WORKER = (
     2  # one at work, one waiting; holding more costs the scheduler memory and gains nothing
 )
-MAX_TAKEN_AWAY = 10  # workers of one shard that a queue may take away before the shard is blamed after all
+MAX_TAKEN_AWAY = 10  # workers of one shard that a queue may take away before it is left for the next time
 MAX_SUSPECTS = 4  # more of them are soon looked into: something may be wrong with every shard
 logger = logging.getLogger(__name__)
 
@@ -113,6 +113,7 @@ class _Stage:
         self._in_flight = dict[Future[ShardReport], int]()
         self._lost = list[tuple[int, BaseException]]()  # with their worker, and nobody knows yet whose fault
         self._deaths, self._n_taken = Counter[int](), Counter[int]()
+        self._left = dict[int, str]()  # shards that are not tried any more now -> why
         self._longest_s = 0.0
         self._failure: tuple[int, BaseException] | None = None
 
@@ -128,6 +129,8 @@ class _Stage:
                 break
         if self._failure is not None:
             raise_failure(f"shard {self._failure[0]}", self._failure[1])
+        if self._left:
+            raise IncompleteRunError(_never_finished(self._left))
 
     def _submit(self) -> None:
         """Keep the workers busy, as long as nothing failed and not too much is suspect."""
@@ -165,7 +168,9 @@ class _Stage:
         is_taken = self._workers.crew.is_taken_away(error)
         if is_taken is None:
             self._lost.append((shard, error))
-        elif is_taken and self._n_taken[shard] < MAX_TAKEN_AWAY:
+        elif is_taken and self._n_taken[shard] == MAX_TAKEN_AWAY:
+            self._left[shard] = describe_death(self._workers, error)
+        elif is_taken:
             self._n_taken[shard] += 1
             self._waiting.appendleft(shard)
             logger.info("shard %d: %s; it is done again", shard, describe_death(self._workers, error))
@@ -239,24 +244,40 @@ class _Stage:
     def _run_alone(
         self, shard: int, *, excluded: Sequence[int] = (), only: Sequence[int] | None = None
     ) -> tuple[ShardReport | None, str]:
-        """Run a task while nothing else runs; no report and the death of its worker if it died."""
-        future = self._workers.executor.submit(self._task, shard, excluded=excluded, only=only)
-        wait_for(self._workers, [future])
-        error = error_of(future)
-        if error is None:
-            return future.result(), ""
-        if not is_lost_worker(error):
-            raise_failure(f"shard {shard}", error)
-        if was_taken_away(self._workers, error) and self._n_taken[shard] < MAX_TAKEN_AWAY:
-            self._n_taken[shard] += 1
-            return self._run_alone(shard, excluded=excluded, only=only)
-        death = describe_death(self._workers, error)
-        logger.info("shard %d alone (excluded %s, only %s): %s", shard, excluded, only, death)
-        return None, death
+        """Run a task while nothing else runs; no report and the death of its worker if it died.
+
+        A worker that was taken away proves nothing against an input, however often that happens.
+        """
+        death = ""
+        for _ in range(MAX_TAKEN_AWAY + 1):
+            future = self._workers.executor.submit(self._task, shard, excluded=excluded, only=only)
+            wait_for(self._workers, [future])
+            error = error_of(future)
+            if error is None:
+                return future.result(), ""
+            if not is_lost_worker(error):
+                raise_failure(f"shard {shard}", error)
+            is_taken = was_taken_away(self._workers, error)
+            death = describe_death(self._workers, error)
+            logger.info("shard %d alone (excluded %s, only %s): %s", shard, excluded, only, death)
+            if not is_taken:
+                return None, death
+        raise IncompleteRunError(_never_finished({shard: death}))
 
 
 def _listed(positions: Sequence[int]) -> str:
     return ", ".join(map(str, positions))
+
+
+def _never_finished(left: Mapping[int, str]) -> str:
+    """Say what to do about shards whose workers the queue took away each time."""
+    shard, death = next(iter(left.items()))
+    which = f"shard {shard}" if len(left) == 1 else f"shards {_listed(list(left))}"
+    return (
+        f"{which}: the queue took away {MAX_TAKEN_AWAY + 1} workers in mid-shard, the last of shard {shard}: "
+        f"{death}; if their time ran out, ask for a longer --walltime or ingest with a smaller --shard-stars; "
+        f"if they were preempted, try another partition or later; {GOES_ON}"
+    )
 
 
 def _too_much_together(shard: int, n_inputs: int, excluded: Sequence[int], death: str) -> str:

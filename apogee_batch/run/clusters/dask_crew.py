@@ -47,7 +47,11 @@ class DaskCrew(Crew):
                 )
             time.sleep(POLL_S)
         chosen = self.addresses()[:n_places]
-        return [new_executor(self._client, workers=[address]) for address in chosen]
+        return [new_executor(self._client, worker=address) for address in chosen]
+
+    def is_there(self, place: Executor) -> bool:
+        """See `Crew`."""
+        return not isinstance(place, PlacedExecutor) or place.worker in (None, *self.addresses())
 
     def start_timeout_s(self) -> float:
         """Return how long `places` waits for workers that are not there."""
@@ -61,10 +65,13 @@ class PlacedExecutor(Executor):
     ----------
     executor : Executor
         Runs the tasks.
+    worker : str, optional
+        Address of the only worker that may run them.
     """
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, worker: str | None = None) -> None:
         self._executor = executor
+        self.worker = worker
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """See `Executor`."""
@@ -81,17 +88,18 @@ def tell_place(call: Callable[[], T]) -> T:
         raise
 
 
-def new_executor(client: Any, *, workers: Sequence[str] | None = None) -> Executor:
+def new_executor(client: Any, *, worker: str | None = None) -> Executor:
     """Return what runs tasks on a cluster, each submission a task of its own.
 
     Parameters
     ----------
     client : distributed.Client
-    workers : sequence of str, optional
-        Addresses of those that may run them.
+    worker : str, optional
+        Address of the only one that may run them.
     """
     # pure: a repeated call would get the result of the first
-    return PlacedExecutor(client.get_executor(pure=False, workers=workers))
+    workers = None if worker is None else [worker]
+    return PlacedExecutor(client.get_executor(pure=False, workers=workers), worker)
 
 
 def dashboard_text(link: str) -> str:

@@ -52,7 +52,7 @@ class Endings:
             self._nodes[job.node] = None
         self._last, self._last_log = text, log
         self._postpone(now, self._pause_s())
-        return f"{text}, and had done nothing (log {log})"
+        return f"{text}, and had done nothing{f' (log {log})' if log.is_file() else ''}"
 
     def note_refusal(self, now: float) -> bool:
         """Count a job that the queue did not take; tell whether that has happened too often."""
@@ -88,9 +88,11 @@ class Endings:
         """Say why no more jobs are asked for."""
         nodes = f" (on {', '.join(self._nodes)})" if self._nodes else ""
         tail = last_lines(self._last_log)
+        last = f"{self._last}; {self._last_log}{' ends with: ' + tail if tail else ' says nothing'}"
+        if self._max == 1:  # a test
+            return f"the job ended without having done anything: {last}"
         return (
-            f"{self.n_in_a_row} jobs in a row{nodes} ended without having done anything, the last: "
-            f"{self._last}; {self._last_log}{' ends with: ' + tail if tail else ' says nothing'}; "
+            f"{self.n_in_a_row} jobs in a row{nodes} ended without having done anything, the last: {last}; "
             "see the log, try 'apogee-batch cluster test', and give the same command again"
         )
 

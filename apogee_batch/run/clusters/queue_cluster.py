@@ -158,9 +158,7 @@ def _scheduler(settings: ClusterSettings, keys: RunKeys | None) -> Iterator[Any]
                 silence_logs="CRITICAL",
             )
     except (OSError, RuntimeError, TimeoutError, ValueError) as error:
-        raise ClusterError(
-            f"no Dask scheduler on this host: {error}; try --interface"
-        ) from error
+        raise ClusterError(f"no Dask scheduler on this host: {error}; try --interface") from error
     try:
         with cluster:
             yield cluster

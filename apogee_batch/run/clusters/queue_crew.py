@@ -88,7 +88,7 @@ class QueueCrew(DaskCrew):
         if n_places > self._n_workers:
             raise ClusterError(
                 f"{n_places} workers are needed at the same time, there are {self._n_workers} at most; "
-                "raise --workers, or train with fewer (--train-workers)"
+                "raise `workers`, or train with fewer (--train-workers)"
             )
         return super().places(n_places)
 

@@ -48,5 +48,8 @@ class Silence:
         self._pause_s = waited + min(2 * self._pause_s, LONGEST_SILENCE_S)
         lines = self._queue.explain(job_ids) if job_ids else []
         trouble = self._queue.trouble
-        because = "; ".join(lines) or trouble or "the queue says nothing about its jobs"
+        quiet = (
+            "the queue says nothing about its jobs" if job_ids else "the next job is asked for after a pause"
+        )
+        because = "; ".join(lines) or trouble or quiet
         self._say(f"no worker for {waited:.0f} s: {because}")

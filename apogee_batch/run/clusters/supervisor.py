@@ -133,7 +133,8 @@ class Supervisor:
     def _tell_end(self, job: Job, now: float) -> None:
         text = self._endings.note_end(job, self._roster.log_of(job), now)
         is_replaced = len(self._wanted()) < self.n_jobs and not self._endings.is_hopeless()
-        self._say(f"WARNING: {text}{'; another takes its place' * is_replaced}")
+        has_left = job.n_done and job.end.startswith("COMPLETED")  # its time was over, as planned
+        self._say(f"{'' if has_left else 'WARNING: '}{text}{'; another takes its place' * is_replaced}")
 
     def _find_fault(
         self, job: Job, mine: Mapping[str, WorkerSeen], state: JobState | None, now: float

@@ -8,9 +8,9 @@ the weights in the end are those of a training that nothing disturbed.
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock, Thread
 from typing import Any
 
 from apogee_batch.errors import IncompleteRunError
@@ -23,7 +23,7 @@ from apogee_batch.run.attempts import (
     warn,
     was_taken_away,
 )
-from apogee_batch.run.clusters import Workers, describe_death, is_lost_cluster, is_lost_worker
+from apogee_batch.run.clusters import Crew, Workers, describe_death, is_lost_cluster, is_lost_worker
 from apogee_batch.run.config import ClusterSettings
 from apogee_batch.run.gang.spec import GANG, GangSpec, attempt_folder, new_attempt
 from apogee_batch.run.gang.task import RankLostError, run_rank
@@ -32,6 +32,7 @@ from apogee_batch.run.progress import ProgressView
 MAX_ATTEMPTS = 3  # that finish no epoch
 END_S = 15.0  # for ranks to end once one of them has
 LEAVE_S = 4.0  # the same when the driver itself is told to end
+LOOK_S = 5.0  # how often it is seen whether the workers are still there
 CAUSES = ("failed", "killed", "frozen", "alone", "given up")  # from the most telling one
 Follow = Callable[[Future[Any]], None]
 
@@ -110,11 +111,12 @@ def _attempt(
         futures = [place.submit(run_rank, path, rank) for rank, place in enumerate(places)]
         end_s = LEAVE_S
         try:
-            follow(_first_end(futures))
+            with _first_end(futures, places, workers.crew) as ended:
+                follow(ended)
             end_s = END_S
         finally:
             _end_all(spec, futures, places, end_s)
-    return _find_loss(futures)
+    return _find_loss(futures, ended.result())
 
 
 @contextmanager
@@ -142,18 +144,45 @@ def _new_spec(store: Path, out: Path, plan: dict[str, Any], settings: ClusterSet
         )
 
 
-def _first_end(futures: Sequence[Future[None]]) -> Future[Any]:
-    """Return a future that is done when the first rank has ended, or any was lost."""
-    ended, lock = Future[Any](), Lock()
+@contextmanager
+def _first_end(
+    futures: Sequence[Future[None]], places: Sequence[Executor], crew: Crew
+) -> Iterator[Future[RankLostError | None]]:
+    """Give a future that is done when the first rank has ended, or any was lost.
+
+    Its result is a loss that no rank can tell: a task that waits for a worker which has left never ends.
+    """
+    ended, lock, over = Future[RankLostError | None](), Lock(), Event()
+
+    def end(loss: RankLostError | None = None) -> None:
+        with lock:
+            if not ended.done():
+                ended.set_result(loss)
 
     def look(future: Future[None]) -> None:
-        with lock:
-            if not ended.done() and (future is futures[0] or error_of(future) is not None):
-                ended.set_result(None)
+        if future is futures[0] or error_of(future) is not None:
+            end()
+
+    def watch() -> None:
+        before = set[int]()
+        while not over.wait(LOOK_S):
+            with suppress(OSError):  # the scheduler is busy
+                gone = {
+                    i for i, future in enumerate(futures) if not (future.done() or crew.is_there(places[i]))
+                }
+                if again := gone & before:  # else Dask may be about to tell more of it
+                    end(RankLostError(min(again), "a worker that has left", "killed", "was lost with it"))
+                before = gone
 
     for future in futures:
         future.add_done_callback(look)
-    return ended
+    watcher = Thread(target=watch, name="ranks", daemon=True)
+    watcher.start()
+    try:
+        yield ended
+    finally:
+        over.set()
+        watcher.join(LOOK_S)
 
 
 def _end_all(
@@ -168,7 +197,7 @@ def _end_all(
         place.shutdown(wait=False)
 
 
-def _find_loss(futures: Sequence[Future[None]]) -> BaseException | None:
+def _find_loss(futures: Sequence[Future[None]], seen: RankLostError | None) -> BaseException | None:
     """Return the most telling of the losses; None where the first rank, which writes the model, ended well.
 
     An error that is no loss is raised. A task that was cancelled because its worker is gone tells less than
@@ -178,6 +207,7 @@ def _find_loss(futures: Sequence[Future[None]]) -> BaseException | None:
         return None
     found = [error for future in futures if future.done() and (error := error_of(future)) is not None]
     losses = [error for error in found if isinstance(error, RankLostError) or is_lost_worker(error)]
+    losses += [] if seen is None else [seen]
     for error in found:
         if error not in losses and not (losses and is_lost_cluster(error)):
             raise_failure("the training", error)
