@@ -280,12 +280,12 @@ def _run() -> tuple[int, str]:
         command = getattr(getattr(error, "ctx", None), "command_path", PROGRAM)
         return error.exit_code, f"{error.format_message().rstrip('.')}; see '{command} --help'"
     except ApogeeBatchError as error:
-        return error.exit_code, str(error)
+        return error.exit_code, str(error) + describe_place(error)
     except (OSError, MemoryError) as error:
         explained = explain_system_error(error)
         if explained is None:
             raise
-        return explained
+        return explained[0], explained[1] + describe_place(error)
     except typer.Abort:
         code = INTERRUPTED
     if code == INTERRUPTED:  # also what typer makes of a KeyboardInterrupt

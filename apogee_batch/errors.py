@@ -46,6 +46,18 @@ class IncompleteRunError(ApogeeBatchError):
     exit_code = 75
 
 
+def set_place(error: BaseException, place: str) -> None:
+    """Let an error say where it happened, also when it has been to another process."""
+    error.place = place  # type: ignore[attr-defined]
+    error.add_note(place)
+
+
+def describe_place(error: BaseException) -> str:
+    """Return where an error happened, as the end of a sentence; nothing if it was here."""
+    place = getattr(error, "place", "")
+    return f" ({place})" if place else ""
+
+
 class RejectReason(StrEnum):
     """Why an input gave no spectrum: the `reason` column of `rejects.parquet`."""
 

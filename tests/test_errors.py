@@ -3,7 +3,9 @@
 import pickle
 from pathlib import Path
 
-from apogee_batch.errors import ApStarError, RejectReason
+import pytest
+
+from apogee_batch.errors import ApStarError, IntegrityError, RejectReason, describe_place, set_place
 
 
 def test_an_error_of_a_file_comes_back_from_a_worker_as_it_was() -> None:
@@ -12,3 +14,11 @@ def test_an_error_of_a_file_comes_back_from_a_worker_as_it_was() -> None:
     assert type(back) is ApStarError
     assert str(back) == str(error) == "a.fits: ends at byte 7"
     assert (back.path, back.reason, back.text) == (error.path, error.reason, error.text)
+
+
+@pytest.mark.parametrize("error", [IntegrityError("damaged"), OSError(28, "No space left", "x")])
+def test_an_error_knows_its_place_after_a_journey(error: Exception) -> None:
+    set_place(error, "on n1, job 7")
+    arrived = pickle.loads(pickle.dumps(error))
+    assert describe_place(arrived) == " (on n1, job 7)"
+    assert describe_place(IntegrityError("here")) == ""

@@ -12,7 +12,7 @@ from apogee_batch.run.progress import SAID, ProgressView
 
 MAX_DEATHS = 3  # tried again at most twice
 GOES_ON = "what was finished is kept, the same command goes on"
-MAX_TAKEN_AWAY = 20  # workers that a queue takes away from one task, which may last longer than they do
+MAX_TAKEN_AWAY = 20  # in a row, from one task that gets no further
 POLL_S = 1.0
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ def run_alone(
     progress: ProgressView,
     *,
     follow: Callable[[Future[T]], None] | None = None,
+    count_done: Callable[[], int] = lambda: 0,
 ) -> T:
     """Run one task, again when its worker dies, and return what it returns.
 
@@ -40,13 +41,17 @@ def run_alone(
         Told when it is tried again.
     follow : callable, optional
         Called with the future of each attempt, to show how it goes; returns when the future is done.
+    count_done : callable, optional
+        Tells how far it is. As long as it gets on, workers may be taken away from it as often as they are.
 
     Raises
     ------
     IncompleteRunError
-        If it ended as many workers as it may, or all are gone. What the task raises comes as it is.
+        If it ended as many workers as it may, if too many were taken away in a row and it got no further, or
+        if all are gone. What the task raises comes as it is.
     """
     n_deaths = n_taken = 0
+    n_done = count_done()
     while True:
         future = workers.executor.submit(call)
         if follow is not None:
@@ -58,8 +63,14 @@ def run_alone(
         if not is_lost_worker(error):
             raise_failure(what, error)
         death = describe_death(workers, error)
-        if was_taken_away(workers, error) and n_taken < MAX_TAKEN_AWAY:
-            n_taken += 1
+        if was_taken_away(workers, error):
+            before, n_done = n_done, count_done()
+            n_taken = 1 if n_done > before else n_taken + 1
+            if n_taken > MAX_TAKEN_AWAY:
+                raise IncompleteRunError(
+                    f"{what}: {death}; {n_taken} workers in a row were taken away before it got any further: "
+                    f"ask for a longer --walltime, or for a partition that is not preempted; {GOES_ON}"
+                ) from error
             warn(progress, f"{what}: {death}; it goes on in another one")
             continue
         n_deaths += 1
@@ -98,7 +109,7 @@ def wait_for(
                 workers.crew.check()
             if not futures:
                 time.sleep(POLL_S)
-            return list(done)
+            return [future for future in futures if future in done]
         workers.crew.check()
 
 

@@ -223,7 +223,14 @@ def _train(
     settings = (plan["recipe"], plan["seed"], plan["threads"], config.cluster.device)
     call = partial(train_network, str(store), str(out), *settings)
     with _beside_the_driver(workers.executor) as executor:
-        run_alone(replace(workers, executor=executor), call, "the training", progress, follow=follow)
+        run_alone(
+            replace(workers, executor=executor),
+            call,
+            "the training",
+            progress,
+            follow=follow,
+            count_done=lambda: len(read_metrics(out / METRICS_FILE)),
+        )
 
 
 def _checks(lock: Lock, workers: Workers) -> Callable[[], None]:

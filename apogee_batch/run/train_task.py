@@ -1,20 +1,41 @@
 """What a worker does to train: read the labelled spectra, train, leave a model folder."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from apogee_batch.errors import UsageError
+from apogee_batch.errors import IncompleteRunError, UsageError
+from apogee_batch.network.ranks import Alone
 from apogee_batch.network.recipe import Recipe
 from apogee_batch.network.training_folder import train_in_folder
 from apogee_batch.network.training_set import TrainingSet
+from apogee_batch.run.clusters import is_leaving
 from apogee_batch.run.config import Device
 from apogee_batch.run.devices import choose_device
 from apogee_batch.run.ingest_tables import check_spectra
 from apogee_batch.schema import LABEL_NAMES
 from apogee_batch.store.spectra import open_store, read_spectra
 from apogee_batch.store.tables import read_labels
+
+LEAVE_S = 120.0  # Dask ends the process of a worker half a minute after it was told to leave
+POLL_S = 0.5
+
+
+class _OnWorker(Alone):
+    """The only rank, on a worker whose time may be over before the training is."""
+
+    def check(self) -> None:
+        """Stand still where the worker leaves: the training goes on in another one, in the same folder.
+
+        An error would be taken for the training's own, if it came before the worker is gone.
+        """
+        end = time.monotonic() + LEAVE_S
+        while is_leaving():
+            if time.monotonic() > end:
+                raise IncompleteRunError("the worker of this training should have left long ago")
+            time.sleep(POLL_S)
 
 
 def read_training_set(store: Path) -> TrainingSet:
@@ -70,6 +91,7 @@ def train_network(
     list of str
         What the training has against itself; empty when all is well.
     """
+    alone = _OnWorker()
     header = train_in_folder(
         Path(out),
         read_training_set(Path(store)),
@@ -77,5 +99,7 @@ def train_network(
         seed=seed,
         device=choose_device(device),
         n_threads=threads,
+        on_step=lambda _done, _of: alone.check(),
+        ranks=alone,
     )
     return list(header.warnings)

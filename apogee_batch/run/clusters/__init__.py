@@ -12,6 +12,7 @@ from apogee_batch.run.clusters.workers import (
     Workers,
     available_cores,
     default_workers,
+    is_leaving,
     worker_address,
 )
 
@@ -22,6 +23,7 @@ __all__ = [
     "available_cores",
     "default_workers",
     "describe_death",
+    "is_leaving",
     "is_lost_cluster",
     "is_lost_worker",
     "open_workers",

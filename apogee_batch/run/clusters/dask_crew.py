@@ -9,11 +9,12 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any, ParamSpec, TypeVar
 
-from apogee_batch.errors import ClusterError
+from apogee_batch.errors import ClusterError, set_place
 from apogee_batch.run.clusters.workers import Crew
 
 START_TIMEOUT_S = 120.0
 POLL_S = 0.5
+LOGS_VARIABLE = "APOGEE_BATCH_LOGS"  # in jobs of a queue: the folder of what they print
 JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "JOB_ID", "LSB_JOBID")
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -79,12 +80,15 @@ class PlacedExecutor(Executor):
 
 
 def tell_place(call: Callable[[], T]) -> T:
-    """Make a call; its error gets a note of the node, and of the job if there is one."""
+    """Make a call; its error learns in which job that was, if in any."""
     try:
         return call()
     except Exception as error:
         job = next((os.environ[name] for name in JOB_VARIABLES if name in os.environ), None)
-        error.add_note(f"on {socket.gethostname()}" + ("" if job is None else f" in job {job}"))
+        if job is not None:
+            logs = os.environ.get(LOGS_VARIABLE)
+            log = "" if logs is None else f", log {logs}/job-{job}.log"
+            set_place(error, f"on {socket.gethostname()}, job {job}{log}")
         raise
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from apogee_batch.errors import ClusterError, UsageError
-from apogee_batch.run.clusters.dask_crew import new_executor
+from apogee_batch.run.clusters.dask_crew import LOGS_VARIABLE, new_executor
 from apogee_batch.run.clusters.endings import Endings
 from apogee_batch.run.clusters.jobs import WorkerJob, job_script
 from apogee_batch.run.clusters.keys import RunKeys, run_keys
@@ -225,7 +225,7 @@ def worker_job(
         lifetime_s=lifetime if lifetime >= LEAST_LIFETIME_S else None,
         lifetime_stagger_s=lifetime / 10,
         death_timeout_s=DEATH_TIMEOUT_S,
-        extra_environment={},
+        extra_environment={LOGS_VARIABLE: str(logs)},
     )
 
 

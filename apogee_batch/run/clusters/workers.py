@@ -159,3 +159,14 @@ def worker_address() -> str:
     except ValueError:  # no task of Dask: all of the cluster is this process
         return "127.0.0.1"
     return str(worker.address).split("://")[-1].rsplit(":", 1)[0].strip("[]")
+
+
+def is_leaving() -> bool:
+    """Tell whether the Dask worker that runs the calling task leaves; another one does the task again then."""
+    from distributed import get_worker
+
+    try:
+        worker = get_worker()
+    except ValueError:  # no task of Dask
+        return False
+    return worker.status.name.startswith(("clos", "fail"))
