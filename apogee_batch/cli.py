@@ -31,7 +31,7 @@ from apogee_batch.cli_options import (
 )
 from apogee_batch.cli_status import status, verify
 from apogee_batch.cli_survey import demo, simulate
-from apogee_batch.errors import ApogeeBatchError
+from apogee_batch.errors import ApogeeBatchError, describe_place
 from apogee_batch.exits import INTERRUPTED, RESUME, SignalWatch, explain_system_error, tell
 
 PROGRAM = "apogee-batch"
