@@ -97,9 +97,23 @@ def test_a_task_that_loses_workers_for_ever_is_given_up_all_the_same() -> None:
         raise DeathError
 
     workers = Workers(DyingExecutor(), 1, "", crew=FakeCrew(verdicts=[True]))
-    with pytest.raises(IncompleteRunError, match="it has ended 3 workers"):
+    with pytest.raises(IncompleteRunError, match=r"21 workers in a row were taken away .*--walltime"):
         run_alone(workers, die, "the training", SilentView())
-    assert len(calls) == MAX_TAKEN_AWAY + MAX_DEATHS
+    assert len(calls) == MAX_TAKEN_AWAY + 1
+
+
+def test_a_task_that_gets_on_may_lose_any_number_of_workers() -> None:
+    n_calls = 0
+    dying = dies(5 * MAX_TAKEN_AWAY)
+
+    def get_on() -> str:
+        nonlocal n_calls
+        n_calls += 1
+        return dying()
+
+    workers = Workers(DyingExecutor(), 1, "", crew=FakeCrew(verdicts=[True]))
+    done = lambda: n_calls // MAX_TAKEN_AWAY  # noqa: E731
+    assert run_alone(workers, get_on, "the training", SilentView(), count_done=done) == "over"
 
 
 def test_a_loss_that_cannot_be_judged_yet_is_asked_about_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,15 @@ def test_thousands_of_failures_do_no_harm() -> None:
     assert pause_after(endings, 0.0) == LONGEST_PAUSE_S
 
 
+def test_jobs_that_are_preempted_at_once_are_no_sign_of_a_fault() -> None:
+    endings = Endings(2)
+    for _ in range(5):
+        text = endings.note_end(new_job(end="PREEMPTED on n1", node="n1"), LOG, 0.0)
+    assert text == "job 7: PREEMPTED on n1, and had done nothing yet"
+    assert not endings.is_hopeless()
+    assert not endings.must_wait(0.0)
+
+
 def test_a_later_event_does_not_shorten_a_pause() -> None:
     endings = Endings(1)
     endings.note_end(new_job(), LOG, 0.0)

@@ -187,6 +187,18 @@ def test_ranks_do_not_wait_for_workers_that_left_before_they_began(
     assert "rank 0 on a worker that has left was lost with it; all ranks go on" in line
 
 
+def test_workers_whose_time_is_over_are_not_counted(play: Callable[..., list[str]]) -> None:
+    attempts: list[str] = []
+
+    def rank(spec: GangSpec, number: int) -> None:
+        if spec.attempt not in attempts:
+            attempts.append(spec.attempt)
+        if len(attempts) <= 4:
+            raise lost(number, "left" if number == 1 else "alone")
+
+    assert len(play(rank)) == 4
+
+
 def test_workers_that_a_queue_takes_away_are_not_counted(play: Callable[..., list[str]]) -> None:
     attempts: list[str] = []
 

@@ -1,5 +1,6 @@
 """No setting becomes a command, whatever is in it."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -72,7 +73,7 @@ def test_a_shell_runs_the_worker_and_nothing_else(tmp_path: Path) -> None:
     python = fake_python(tmp_path, f"bin {evil}/python")
     job = make_job(
         python=str(python),
-        local_directory=f"/x{evil}",
+        local_directory=f"{tmp_path}/x{evil}",
         worker_args=["--resources", evil],
         directives=[f"--comment={evil}"],
         skip_directives=[evil],
@@ -85,7 +86,7 @@ def test_a_shell_runs_the_worker_and_nothing_else(tmp_path: Path) -> None:
     assert not (tmp_path / "canary").exists()
     assert (tmp_path / "prologue").exists()
     assert called[called.index("--name") + 1] == evil
-    assert called[called.index("--local-directory") + 1] == f"/x{evil}"
+    assert called[called.index("--local-directory") + 1] == f"{tmp_path}/x{evil}/apogee-batch-{os.getuid()}"
     assert called[called.index("--tls-key") + 1] == evil
     assert called[called.index("--resources") + 1] == evil
     assert called[-2:] == [evil, "2"]

@@ -4,6 +4,7 @@ Slurm's were run on a real queue; those of PBS, SGE, LSF and HTCondor were not: 
 text, and that a shell makes of it the command that was meant.
 """
 
+import os
 import re
 import shlex
 import warnings
@@ -63,12 +64,13 @@ def test_slurm_is_asked_for_what_the_settings_say() -> None:
         worker_args=["--resources", "GPU=1 MEM=2"],
         local_directory="/scr atch",
     )
-    *lines, command = job_script(job, "w-1").splitlines()
+    *lines, scratch, command = job_script(job, "w-1").splitlines()
     assert lines == LINES.splitlines()
+    assert scratch.startswith("base='/scr atch'; ")
     assert shlex.split(command) == [
-        *["exec", "/py", "-m", "distributed.cli.dask_worker", "tls://10.0.0.1:8786", "--name", "w-1"],
+        *["exec", "/py", "-P", "-m", "distributed.cli.dask_worker", "tls://10.0.0.1:8786", "--name", "w-1"],
         *["--nthreads", "1", "--memory-limit", "1.86GiB", "--nworkers", "2", "--nanny"],
-        *["--death-timeout", "60", "--local-directory", "/scr atch"],
+        *["--death-timeout", "60", "--local-directory", "$scratch"],
         *["--no-dashboard", "--dashboard-address", "127.0.0.1:0"],
         *["--tls-ca-file", "/keys/ca", "--tls-cert", "/keys/cert", "--tls-key", "/keys/key"],
         *["--interface", "ib0", "--lifetime", "3000s", "--lifetime-stagger", "60s"],
@@ -87,18 +89,17 @@ def test_a_job_of_one_process_has_all_its_cores_as_threads_of_libraries() -> Non
 
 
 def test_scratch_is_that_of_the_job_unless_said_otherwise(tmp_path: Path) -> None:
-    assert ' --local-directory "${SLURM_TMPDIR:-${TMPDIR:-/tmp}}" ' in job_script(make_job(), "w")
     python = str(fake_python(tmp_path))
     folders = {
         None: "/tmp",
-        "$SCRATCH": "/scr atch",
-        "${SCRATCH}/a b": "/scr atch/a b",
+        "$SCRATCH": f"{tmp_path}/scr atch",
+        "${SCRATCH}/a b": f"{tmp_path}/scr atch/a b",
         "~/x": f"{tmp_path}/home/x",
-        "/$(id)": "/$(id)",
+        f"{tmp_path}/$(id)": f"{tmp_path}/$(id)",
     }
     for said, meant in folders.items():
         called = run_fake(job_script(make_job(python=python, local_directory=said), "w"), tmp_path)
-        assert called[called.index("--local-directory") + 1] == meant
+        assert called[called.index("--local-directory") + 1] == f"{meant}/apogee-batch-{os.getuid()}"
     assert shell_word("/a/$b") == "'/a/$b'"
     assert shell_word("$(id)") == "'$(id)'"
     assert shell_word("$A$(id)") == "'$A$(id)'"
@@ -184,7 +185,7 @@ def test_htcondor_is_asked_for_the_same(tmp_path: Path) -> None:
     assert "EnteredCurrentStatus > 93784)" in script
     assert "Output = /run/logs/job-$(ClusterId).$(ProcId).log" in script
     called = run_fake(arguments_of(script), tmp_path, shell="sh")
-    assert called[:3] == ["-m", "distributed.cli.dask_worker", "tls://10.0.0.1:8786"]
+    assert called[:4] == ["-P", "-m", "distributed.cli.dask_worker", "tls://10.0.0.1:8786"]
     assert called[-2:] == ["'\"$(HOME) ", "2"]
     assert (tmp_path / "1").exists()
     with pytest.raises(UsageError, match="key = value"):

@@ -12,7 +12,7 @@ from distributed.scheduler import KilledWorker
 from fake_queue import FIRST_ID, Site
 
 from apogee_batch.errors import ClusterError
-from apogee_batch.run.clusters import queue_crew
+from apogee_batch.run.clusters import dask_crew, queue_crew
 from apogee_batch.run.clusters.queue_crew import QueueCrew
 from apogee_batch.run.clusters.scheduler_view import WorkerSeen
 from apogee_batch.run.clusters.silence import Silence
@@ -138,6 +138,51 @@ def test_at_the_end_all_jobs_are_cancelled_and_nobody_looks_any_more(run: Run) -
     assert "jobs" not in {thread.name for thread in threading.enumerate()}
 
 
+def test_the_queue_is_asked_less_often_when_nothing_changes(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue_crew, "QUIET_S", 0.05)
+    monkeypatch.setattr(queue_crew, "QUIET_INTERVAL_S", 3600.0)
+    n_asked, ask = [0], run.site.queue.list
+
+    def count(job_ids: Any) -> Any:
+        n_asked[0] += 1
+        return ask(job_ids)
+
+    monkeypatch.setattr(run.site.queue, "list", count)
+    time.sleep(0.2)
+    quiet = n_asked[0]
+    time.sleep(0.1)
+    assert n_asked[0] == quiet
+    run.site.start(B)
+    wait_until(lambda: n_asked[0] > quiet)
+    run.crew.ask(1)
+    wait_until(lambda: len(run.site.wanted()) == 1)
+
+
+def test_who_waits_for_several_workers_is_told_why_not_all_are_there(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run.crew, "_silence", Silence(run.site.queue, run.site.said.append, 0.05))
+    monkeypatch.setattr(run.crew, "addresses", lambda: list(run.site.workers))
+    monkeypatch.setattr(dask_crew, "POLL_S", 0.01)
+    monkeypatch.setattr(dask_crew, "new_executor", lambda _, *, worker: worker)
+
+    def start_late() -> None:
+        wait_until(lambda: run.site.said)
+        run.site.start(B)
+
+    starter = threading.Thread(target=start_late)
+    starter.start()
+    assert run.crew.places(2) == ["w1", "w2"]
+    starter.join()
+    assert run.site.said[0].startswith("1 of 2 workers for 0 s: ")
+    n_said = len(run.site.said)
+    run.site.leave(B)
+    time.sleep(0.1)
+    assert not [text for text in run.site.said[n_said:] if "workers for" in text]
+
+
 def test_a_job_that_is_refused_at_first_ends_the_run_at_once(new_run: Callable[..., Run]) -> None:
     run = new_run()
     run.site.queue.refusal = "Invalid account"
@@ -206,6 +251,13 @@ def test_the_end_of_its_job_tells_why_a_worker_was_lost(
     wait_until(lambda: run.site.roster.active[A].state == "RUNNING")
     run.site.end(A, state)
     assert judge(run, error) is is_taken
+
+
+def test_a_job_that_was_ended_for_its_stuck_task_was_not_taken_away(run: Run) -> None:
+    error = run.lose("w1")
+    run.site.supervisor._end(run.site.roster.active[A], "a task of it lasts", 0.0, is_innocent=False)
+    assert run.crew.is_taken_away(error) is False
+    assert "was lost (ended by this run: a task of it lasts; log " in str(run.crew.describe_loss(error))
 
 
 def test_a_worker_of_a_job_that_was_given_back_or_is_unknown_was_taken_away(run: Run) -> None:

@@ -40,6 +40,16 @@ def test_with_a_worker_nothing_is_said_and_the_next_silence_begins_anew(said: li
     assert said == ["no worker for 60 s: 1 jobs wait: Priority"]
 
 
+def test_too_few_workers_are_a_silence_too(said: list[str]) -> None:
+    silence = Silence(FakeQueue(), said.append, 60.0)
+    for now in (0, 60):
+        silence.tick(1, ["1", "2"], float(now), n_needed=2)
+    assert said == ["1 of 2 workers for 60 s: 2 jobs wait: Priority"]
+    silence.tick(2, ["1", "2"], 61.0, n_needed=2)
+    silence.tick(0, [], 200.0, n_needed=0)
+    assert len(said) == 1
+
+
 def test_a_queue_that_does_not_answer_is_what_is_said(said: list[str]) -> None:
     queue = FakeQueue(is_deaf=True, trouble="squeue: no answer")
     times_of(Silence(queue, said.append, 60.0), said, until=70)

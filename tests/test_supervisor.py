@@ -6,7 +6,7 @@ import pytest
 from fake_queue import FIRST_ID, Site
 
 from apogee_batch.errors import ClusterError
-from apogee_batch.run.clusters.supervisor import COMPLETING_S, RESTART_S
+from apogee_batch.run.clusters.supervisor import AT_ONCE, COMPLETING_S, RESTART_S
 
 A, B, C, D = (str(FIRST_ID + i) for i in range(4))
 
@@ -172,6 +172,7 @@ def test_a_stuck_task_ends_its_job(busy: Site) -> None:
     busy.run(30)
     assert busy.queue.cancelled == [A]
     assert "a task of it lasts over 1000 s, 10 times as long as any before" in busy.said[0]
+    assert [job.is_innocent for job in busy.roster.ended.values()] == [False], "its task is to blame"
 
 
 def test_without_a_finished_task_none_is_too_long(busy: Site) -> None:
@@ -393,3 +394,18 @@ def test_less_that_is_wanted_meanwhile_stops_submissions(
     monkeypatch.setattr(site.queue, "submit", close_at_third)
     site.tick()
     assert site.queue.n_asked == 3
+
+
+def test_many_jobs_are_submitted_and_asked_after_some_at_a_time(tmp_path: Path) -> None:
+    site = Site(tmp_path, n_jobs=50)
+    site.tick()
+    assert len(site.queue.jobs) == AT_ONCE
+    site.run(30)
+    assert len(site.queue.jobs) == 50
+    for job_id in list(site.queue.jobs):
+        site.end(job_id, "PREEMPTED")
+    site.tick()
+    assert len(site.roster.ended) == AT_ONCE
+    site.run(30)
+    assert len(site.roster.ended) == 50
+    assert len(site.wanted()) == 50

@@ -24,6 +24,7 @@ from apogee_batch.run.clusters import Workers, describe_death, is_lost_worker
 from apogee_batch.run.deadly import MAX_DEADLY, find_deadly
 from apogee_batch.run.ledger import Ledger, ShardReport
 from apogee_batch.run.progress import ProgressView
+from apogee_batch.run.stalls import StallWatch
 
 IN_FLIGHT_PER_WORKER = (
     2  # one at work, one waiting; holding more costs the scheduler memory and gains nothing
@@ -115,6 +116,7 @@ class _Stage:
         self._deaths, self._n_taken = Counter[int](), Counter[int]()
         self._left = dict[int, str]()  # shards that are not tried any more now -> why
         self._longest_s = 0.0
+        self._stalls = StallWatch(progress.say)
         self._failure: tuple[int, BaseException] | None = None
 
     def run(self) -> None:
@@ -159,6 +161,8 @@ class _Stage:
                 self._lost.append((shard, error))
             else:
                 self._failure = self._failure or (shard, error)
+        count = self._workers.crew.count()
+        self._stalls.look(self._in_flight.values(), self._workers.n_workers if count is None else count)
         lost, self._lost = self._lost, []
         for shard, error in lost:
             self._judge_loss(shard, error)
@@ -181,6 +185,7 @@ class _Stage:
         self._ledger.commit(report)
         self._progress.advance(report.n_inputs)
         self._note_time(report)
+        self._stalls.note_end()
         if self._on_report is not None:
             try:
                 self._on_report(report)
@@ -275,7 +280,7 @@ def _never_finished(left: Mapping[int, str]) -> str:
     which = f"shard {shard}" if len(left) == 1 else f"shards {_listed(list(left))}"
     return (
         f"{which}: the queue took away {MAX_TAKEN_AWAY + 1} workers in mid-shard, the last of shard {shard}: "
-        f"{death}; if their time ran out, ask for a longer --walltime or ingest with a smaller --shard-stars; "
+        f"{death}; if their time ran out, ask for a longer --walltime, or ingest with smaller --shard-stars; "
         f"if they were preempted, try another partition or later; {GOES_ON}"
     )
 

@@ -39,16 +39,15 @@ class DaskCrew(Crew):
     def places(self, n_places: int) -> Sequence[Executor]:
         """See `Crew`."""
         began = time.monotonic()
-        while len(self.addresses()) < n_places:
+        while len(found := self.addresses()) < n_places:
             self.check()
             if time.monotonic() - began > self.start_timeout_s():
                 raise ClusterError(
-                    f"{n_places} workers are needed at the same time, {len(self.addresses())} are there; "
+                    f"{n_places} workers are needed at the same time, {len(found)} are there; "
                     "start more, or train with fewer (--train-workers)"
                 )
             time.sleep(POLL_S)
-        chosen = self.addresses()[:n_places]
-        return [new_executor(self._client, worker=address) for address in chosen]
+        return [new_executor(self._client, worker=address) for address in found[:n_places]]
 
     def is_there(self, place: Executor) -> bool:
         """See `Crew`."""

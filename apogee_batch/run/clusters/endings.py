@@ -46,6 +46,8 @@ class Endings:
             served_s = (now if job.missed is None else job.missed) - job.connected
             if served_s >= SERVED_S:
                 return f"{text}, after {served_s:.0f} s"
+        if job.end.startswith("PREEMPTED"):  # as many may be at once, with which nothing is wrong
+            return f"{text}, and had done nothing yet"
         self.n_in_a_row += 1
         self._first_failure = min(self._first_failure, now)
         if job.node:

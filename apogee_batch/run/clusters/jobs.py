@@ -17,10 +17,10 @@ from typing import Any
 
 from apogee_batch.errors import ClusterError, UsageError
 from apogee_batch.run.clusters.directives import Directives, directives_of, shell_word, submit_file_text
+from apogee_batch.run.clusters.scratch import SHELL_BASE, SHELL_SCRATCH, shell_line
 from apogee_batch.run.config import ClusterKind
 from apogee_batch.run.job_settings import JobSettings, is_variable_name, refuse_control_characters
 
-SCRATCH = '"${SLURM_TMPDIR:-${TMPDIR:-/tmp}}"'
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # else the nanny says 1 for each
 TLS_OPTIONS = {"ca_file": "--tls-ca-file", "cert": "--tls-cert", "key": "--tls-key"}
 SECTION = "apogee-batch"  # of Dask's configuration: nobody's settings
@@ -95,20 +95,22 @@ def job_script(job: WorkerJob, worker: str) -> str:
     _check(job, worker)
     settings = job.settings
     directives = directives_of(job.kind, settings, job.name, job.logs)
+    base = SHELL_BASE if settings.local_directory is None else shell_word(settings.local_directory)
     asked = {
         "scheduler": shlex.quote(job.scheduler),
         "name": shlex.quote(worker),
         "job_name": job.name,
-        "python": f"exec {shell_word(settings.python or sys.executable)}",
+        # -P: no modules from the folder where the command was given, where some random.py may lie
+        "python": f"exec {shell_word(settings.python or sys.executable)} -P",
         "cores": settings.processes,  # of dask-jobqueue: one thread for each process
         "processes": settings.processes,
         "memory": str(settings.memory_bytes),
         "nanny": True,
         "death_timeout": math.ceil(job.death_timeout_s),
-        "local_directory": shell_word(settings.local_directory) if settings.local_directory else SCRATCH,
+        "local_directory": SHELL_SCRATCH,
         "worker_command": "distributed.cli.dask_worker",
         "worker_extra_args": [shlex.quote(word) for word in _worker_words(job)],
-        "job_script_prologue": [*directives.prologue, *settings.prologue, *_exports(job)],
+        "job_script_prologue": [*directives.prologue, *settings.prologue, *_exports(job), shell_line(base)],
         "shebang": settings.shebang,
     }
     return _written(job.kind, directives, asked)

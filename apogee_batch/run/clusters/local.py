@@ -17,6 +17,7 @@ from apogee_batch.run.clusters.plugins import (
     visible_gpus,
 )
 from apogee_batch.run.clusters.refill import Refill
+from apogee_batch.run.clusters.scratch import private_scratch
 from apogee_batch.run.clusters.workers import Workers
 
 NO_WORKERS_TIMEOUT = "5 minutes"  # a worker that imports torch from a busy file system needs one or two
@@ -45,7 +46,7 @@ def local_dask(n_workers: int, logs: Path | None) -> Iterator[Workers]:
     cluster = _empty_cluster()
     text = f"{n_workers} local worker{'s' * (n_workers > 1)}{dashboard_text(cluster.dashboard_link)}"
     try:
-        with cluster, Client(cluster) as client, _silent_when_interrupted():
+        with private_scratch(), cluster, Client(cluster) as client, _silent_when_interrupted():
             refill = Refill(cluster, n_workers)
             refill.start_all()
             with refill.from_time_to_time():
@@ -69,7 +70,7 @@ def _empty_cluster() -> Any:
         "distributed.scheduler.no-workers-timeout": NO_WORKERS_TIMEOUT,
     }
     try:
-        with dask.config.set(policy):
+        with dask.config.set(policy), private_scratch():
             return LocalCluster(
                 n_workers=0,  # they are started by `Refill`
                 threads_per_worker=1,

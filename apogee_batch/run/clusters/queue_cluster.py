@@ -2,6 +2,7 @@
 
 import getpass
 import logging
+import random
 import secrets
 import socket
 import warnings
@@ -25,6 +26,7 @@ from apogee_batch.run.clusters.queue_crew import QueueCrew
 from apogee_batch.run.clusters.queues import Queue, open_queue
 from apogee_batch.run.clusters.roster import Roster, unfinished_jobs
 from apogee_batch.run.clusters.scheduler_view import SchedulerView
+from apogee_batch.run.clusters.scratch import private_scratch
 from apogee_batch.run.clusters.silence import Silence
 from apogee_batch.run.clusters.supervisor import Limits, Supervisor
 from apogee_batch.run.clusters.workers import Workers
@@ -34,9 +36,13 @@ from apogee_batch.run.progress import ProgressView
 
 DEATH_TIMEOUT_S = 60.0  # a worker that finds no scheduler for so long leaves
 START_S = 300.0  # Python, torch and Dask from a busy file system need minutes
+# A worker leaves before its walltime ends, so that nothing is killed as it writes. What it has in hand begins
+# elsewhere at once, and Dask gives it half a minute to end.
 KILL_WAIT_S = 150.0  # what a queue may take from SIGTERM to SIGKILL, and some time to spare
-LIFETIME_SHARE = 0.8  # of the walltime; the rest is for the task in hand
+SPARE_SHARE, MOST_SPARE_S = 0.1, 600.0  # of the walltime, beside that
+STAGGER_SHARE, MOST_STAGGER_S = 0.05, 300.0  # of the lifetime: not all jobs leave at once
 LEAST_LIFETIME_S = 300.0
+LEAST_TTL_S = 15.0  # a healthy worker hears nothing for so long while it loads torch on a busy node
 logger = logging.getLogger(__name__)
 
 
@@ -130,7 +136,13 @@ def _cancel_leftovers(queue: Queue, logs: Path, progress: ProgressView) -> None:
     """Take out of the queue what a driver left there that was killed: nobody would answer those jobs."""
     left = unfinished_jobs(logs)
     listed = queue.list(list(left)) if left else {}
-    ours = [job_id for job_id, state in (listed or {}).items() if state.name == left[job_id]]
+    if listed is None:
+        progress.say(
+            f"WARNING: the queue does not list the {len(left)} jobs of an earlier driver of this run; those "
+            "that are left end by themselves a minute after they start"
+        )
+        return
+    ours = [job_id for job_id, state in listed.items() if state.name == left[job_id]]
     if ours:
         queue.cancel(ours)
         progress.say(f"cancelled {len(ours)} jobs that an earlier driver of this run left in the queue")
@@ -144,10 +156,10 @@ def _scheduler(settings: ClusterSettings, keys: RunKeys | None) -> Iterator[Any]
 
     policy = {  # each death is told to the driver, which knows why it was
         "distributed.scheduler.allowed-failures": 0,
-        "distributed.scheduler.worker-ttl": f"{settings.frozen_after_s:.0f}s",
+        "distributed.scheduler.worker-ttl": f"{max(LEAST_TTL_S, settings.frozen_after_s):.0f}s",
     }
     try:
-        with dask.config.set(policy):
+        with dask.config.set(policy), private_scratch():
             cluster = LocalCluster(
                 n_workers=0,
                 processes=True,
@@ -213,7 +225,7 @@ def worker_job(
         Paths of `ca_file`, `cert` and `key`.
     """
     job = settings.job(role)
-    lifetime = min(job.walltime_s * LIFETIME_SHARE, job.walltime_s - KILL_WAIT_S)
+    lifetime = job.walltime_s - KILL_WAIT_S - min(SPARE_SHARE * job.walltime_s, MOST_SPARE_S)
     return WorkerJob(
         settings=job,
         kind=settings.kind,
@@ -223,7 +235,7 @@ def worker_job(
         tls=tls,
         interface=settings.interface,
         lifetime_s=lifetime if lifetime >= LEAST_LIFETIME_S else None,
-        lifetime_stagger_s=lifetime / 10,
+        lifetime_stagger_s=min(STAGGER_SHARE * lifetime, MOST_STAGGER_S),
         death_timeout_s=DEATH_TIMEOUT_S,
         extra_environment={LOGS_VARIABLE: str(logs)},
     )
@@ -247,7 +259,12 @@ class _Launcher:
     logs: Path
 
     def _script(self, worker: str) -> str:
-        return job_script(replace(self.job, name=self._name_of(worker)), worker)
+        """Return the script of a job, whose processes leave together; two jobs leave one after the other."""
+        job, lifetime_s = self.job, self.job.lifetime_s
+        if lifetime_s is not None:
+            lifetime_s += random.uniform(-job.lifetime_stagger_s, job.lifetime_stagger_s)  # noqa: S311
+        own = replace(job, name=self._name_of(worker), lifetime_s=lifetime_s, lifetime_stagger_s=0.0)
+        return job_script(own, worker)
 
     def _name_of(self, worker: str) -> str:
         return f"{self.job.name}-{worker}"

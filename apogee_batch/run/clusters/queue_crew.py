@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -15,6 +15,8 @@ from apogee_batch.run.clusters.silence import Silence
 from apogee_batch.run.clusters.supervisor import Supervisor
 
 INTERVAL_S = 3.0
+QUIET_S = 120.0  # without any change for so long, the queue is asked less often: it serves others too
+QUIET_INTERVAL_S = 15.0
 JUDGE_S = 60.0  # a worker process that died of its task is back by then, and so its job was not taken away
 TASKS_PER_WALLTIME = 4
 MAX_FAILED_LOOKS = 100  # in a row: five minutes in which nobody looks after the jobs
@@ -58,11 +60,14 @@ class QueueCrew(DaskCrew):
         self._view, self._supervisor, self._roster = view, supervisor, roster
         self._silence, self._on_first = silence, on_first
         self._is_first = True
+        self._n_needed = 1  # for anything to happen
         self._failure: Exception | None = None
         self._n_connected = 0
         self._deaths = dict[int, float]()  # when an error was first asked about, by its id
         self._over, self._hurry, self._looked = threading.Event(), threading.Event(), threading.Event()
         self._n_failed_looks = 0
+        self._seen: object = None  # what was there at the last look
+        self._changed = self._asked_queue = float("-inf")
         self._turn = threading.Lock()  # one tick at a time
         self._thread = threading.Thread(target=self._look_after, name="jobs", daemon=True)
 
@@ -90,7 +95,11 @@ class QueueCrew(DaskCrew):
                 f"{n_places} workers are needed at the same time, there are {self._n_workers} at most; "
                 "raise `workers`, or train with fewer (--train-workers)"
             )
-        return super().places(n_places)
+        self._n_needed = n_places
+        try:
+            return super().places(n_places)
+        finally:
+            self._n_needed = 1
 
     def _wait_for_first(self) -> None:
         while not self.count():
@@ -124,9 +133,9 @@ class QueueCrew(DaskCrew):
         return verdict
 
     def _judge(self, error: BaseException, job: Job | None) -> bool | None:
-        if job is None or job.is_cancelled:
+        if job is None:
             return True
-        if job.end:
+        if job.end or job.is_cancelled:
             return job.is_innocent
         now = time.monotonic()
         first_asked = self._deaths.setdefault(id(error), now)
@@ -144,7 +153,8 @@ class QueueCrew(DaskCrew):
         if job is None:
             return None
         where = f" on {job.node}" if job.node else ""
-        return f"its worker in job {job.job_id}{where} was lost (log {self._roster.log_of(job)})"
+        end = f"{job.end}; " if job.end else ""
+        return f"its worker in job {job.job_id}{where} was lost ({end}log {self._roster.log_of(job)})"
 
     def _job_of(self, error: BaseException) -> Job | None:
         worker: Any = error.args[1]  # the scheduler's last state of it
@@ -182,9 +192,21 @@ class QueueCrew(DaskCrew):
     def _look(self) -> None:
         workers = self._view.workers()
         self._n_connected = len(workers)
-        self._supervisor.tick(workers, time.monotonic())
-        n_workers = self._n_connected if self._supervisor.n_jobs else 1  # nobody waits for any
-        self._silence.tick(n_workers, list(self._roster.active), time.monotonic())
+        now = time.monotonic()
+        if self._is_due(workers, now):
+            self._asked_queue = now
+            self._supervisor.tick(workers, now)
+        n_needed = self._n_needed if self._supervisor.n_jobs else 0  # nobody waits for any
+        jobs = list(self._roster.active)
+        self._silence.tick(self._n_connected, jobs, time.monotonic(), n_needed=n_needed)
+
+    def _is_due(self, workers: Collection[str], now: float) -> bool:
+        """Tell whether to ask the queue: often while things change, else now and then."""
+        jobs = {job_id: job.state for job_id, job in self._roster.active.items()}
+        seen = (frozenset(workers), jobs, self._supervisor.n_jobs)
+        if seen != self._seen:
+            self._seen, self._changed = seen, now
+        return now - self._changed < QUIET_S or now - self._asked_queue >= QUIET_INTERVAL_S
 
     def close(self) -> None:
         """Give all jobs back."""

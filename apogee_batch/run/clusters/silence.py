@@ -25,7 +25,7 @@ class Silence:
         self._began: float | None = None
         self._pause_s = after_s
 
-    def tick(self, n_workers: int, job_ids: Sequence[str], now: float) -> None:
+    def tick(self, n_workers: int, job_ids: Sequence[str], now: float, *, n_needed: int = 1) -> None:
         """Look whether it is time to speak.
 
         Parameters
@@ -36,8 +36,10 @@ class Silence:
             Jobs that are asked for.
         now : float
             Time of the monotonic clock.
+        n_needed : int, optional
+            Worker processes without which nothing happens.
         """
-        if n_workers:
+        if n_workers >= n_needed:
             self._began, self._pause_s = None, self._after_s
             return
         if self._began is None:
@@ -52,4 +54,5 @@ class Silence:
             "the queue says nothing about its jobs" if job_ids else "the next job is asked for after a pause"
         )
         because = "; ".join(lines) or trouble or quiet
-        self._say(f"no worker for {waited:.0f} s: {because}")
+        who = f"{n_workers} of {n_needed} workers" if n_workers else "no worker"
+        self._say(f"{who} for {waited:.0f} s: {because}")

@@ -26,6 +26,7 @@ from apogee_batch.run.clusters.slurm_words import (
 SEPARATOR = "\x1f"  # occurs in no name, reason or node list
 FIELDS = SEPARATOR.join(("%i", "%T", "%N", "%r", "%S", "%Q", "%j"))
 N_FIELDS = FIELDS.count(SEPARATOR) + 1
+TAKE_THE_NEXT_WORD = frozenset({"-A", "-J", "-e", "-n", "-o", "-p", "-t"})  # of our own directives
 CANCEL_AT_ONCE = 500  # job ids in one command
 FIRST_PAUSE_S = 1.0  # before a refusal that may pass is tried again; each pause is twice as long as the last
 
@@ -216,16 +217,29 @@ def _describe(state: str, reason: str, jobs: Sequence[JobState]) -> str:
 def directives(script: str) -> Sequence[str]:
     """Return the options in the head of a Slurm script.
 
-    They are given to sbatch as arguments, too: only so are they stronger than SBATCH_* variables.
+    They are given to sbatch as arguments, too: only so are they stronger than SBATCH_* variables. A line
+    that holds more than options stays in the script, where Slurm refuses it: as an argument, `--exclusive x`
+    would submit the file x, and --wrap its own words.
     """
     options: list[str] = []
     for line in script.splitlines():
         if line.startswith("#SBATCH "):
             with suppress(ValueError):  # quotes that Slurm alone can read: it finds them in the script
-                options += shlex.split(line.removeprefix("#SBATCH "), comments=True)
+                words = shlex.split(line.removeprefix("#SBATCH "), comments=True)
+                options += words if _are_options(words) else []
         elif line.strip() and not line.startswith("#"):
             break
     return options
+
+
+def _are_options(words: Sequence[str]) -> bool:
+    """Tell whether words are options and their values, and no file or command to run."""
+    is_value = False
+    for word in words:
+        if not is_value and (not re.match(r"-\w|--\w", word) or word.startswith("--wr")):
+            return False
+        is_value = not is_value and word in TAKE_THE_NEXT_WORD
+    return not is_value
 
 
 def name_of(options: Sequence[str]) -> str:

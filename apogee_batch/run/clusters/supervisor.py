@@ -18,6 +18,7 @@ RESTART_S = 60.0  # a worker process that died is started again by its nanny, an
 SUBMITTED_S = 10.0  # squeue may not list a job yet that was submitted just now
 COMPLETING_S = 60.0  # a node that does not get rid of a job that has ended keeps no other from starting
 CANCEL_PAUSE_S = 60.0  # after a cancellation that the queue did not take
+AT_ONCE = 20  # jobs that are submitted, or asked after, in one look: others must be looked at meanwhile
 STUCK_FACTOR = 10  # a task that lasts so many times as long as the longest one before is stuck
 LEAST_STUCK_S = 600.0
 logger = logging.getLogger(__name__)
@@ -96,6 +97,7 @@ class Supervisor:
         jobs = list(self._roster.active.values())
         listed = self._queue.list([job.job_id for job in jobs]) if jobs else {}
         is_told = listed is not None or not self._queue.can_list
+        n_dropped = 0
         for job in jobs:
             mine = {name: seen for name, seen in workers.items() if is_of_job(name, job)}
             state = None if listed is None else listed.get(job.job_id)
@@ -103,9 +105,14 @@ class Supervisor:
             if state is not None:
                 _note_state(job, state, now, is_seen=bool(mine))
             if listed is not None and not mine and _is_gone(job, state, now):
-                self._drop(job, now)
-            elif is_told and not job.is_cancelled and (reason := self._find_fault(job, mine, state, now)):
-                self._end(job, reason, now)
+                if n_dropped < AT_ONCE:
+                    self._drop(job, now)
+                n_dropped += 1
+            elif is_told and not job.is_cancelled:
+                if reason := self._find_fault(job, mine, state, now):
+                    self._end(job, reason, now)
+                elif reason := self._find_stuck(mine, now):
+                    self._end(job, reason, now, is_innocent=False)
         self._give_back(workers, now)
         self._fill(workers, now)
 
@@ -151,13 +158,18 @@ class Supervisor:
             return (
                 f"runs for over {limits.start_s:.0f} s and {'not all' if mine else 'no'} workers of it came"
             )
+        return ""
+
+    def _find_stuck(self, mine: Mapping[str, WorkerSeen], now: float) -> str:
+        """Say that a task does not come to an end; nothing if all may."""
         bound = max(LEAST_STUCK_S, STUCK_FACTOR * self.longest_task_s)
         if self.longest_task_s and any(s.n_processing and now - s.progress > bound for s in mine.values()):
             return f"a task of it lasts over {bound:.0f} s, {STUCK_FACTOR} times as long as any before"
         return ""
 
-    def _end(self, job: Job, reason: str, now: float) -> None:
+    def _end(self, job: Job, reason: str, now: float, *, is_innocent: bool = True) -> None:
         """End a job that is of no use, so that another takes its place."""
+        job.is_innocent = is_innocent  # first: as soon as it is cancelled, its tasks are judged
         if not self._cancel([job], now):
             return
         self._roster.drop(job, f"ended by this run: {reason}")
@@ -202,7 +214,7 @@ class Supervisor:
             raise ClusterError(self._endings.tell())
         if self._endings.must_wait(now):
             return
-        for _ in range(1 if self._endings.is_careful() else n_missing):
+        for _ in range(1 if self._endings.is_careful() else min(n_missing, AT_ONCE)):
             # asked each time: each submission takes a while, and less may be wanted meanwhile
             if len(self._wanted()) >= self.n_jobs or not self._submit_one(now):
                 return

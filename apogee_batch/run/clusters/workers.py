@@ -162,11 +162,11 @@ def worker_address() -> str:
 
 
 def is_leaving() -> bool:
-    """Tell whether the Dask worker that runs the calling task leaves; another one does the task again then."""
+    """Tell whether the Dask worker that runs the calling task leaves, so that another does the task again."""
     from distributed import get_worker
 
     try:
         worker = get_worker()
     except ValueError:  # no task of Dask
         return False
-    return worker.status.name.startswith(("clos", "fail"))
+    return str(worker.status.name).startswith(("clos", "fail"))

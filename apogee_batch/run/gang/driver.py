@@ -33,7 +33,7 @@ MAX_ATTEMPTS = 3  # that finish no epoch
 END_S = 15.0  # for ranks to end once one of them has
 LEAVE_S = 4.0  # the same when the driver itself is told to end
 LOOK_S = 5.0  # how often it is seen whether the workers are still there
-CAUSES = ("failed", "killed", "frozen", "alone", "given up")  # from the most telling one
+CAUSES = ("failed", "killed", "frozen", "left", "alone", "given up")  # from the most telling one
 Follow = Callable[[Future[Any]], None]
 
 
@@ -84,7 +84,7 @@ def train_together(
             before, n_epochs = n_epochs, _count_epochs(out)
             if n_epochs > before:
                 n_attempts = n_taken = 0
-            if n_taken < MAX_TAKEN_AWAY and is_lost_worker(error) and was_taken_away(workers, error):
+            if n_taken < MAX_TAKEN_AWAY and _is_nobodys_fault(workers, error):
                 n_taken += 1
             else:
                 n_attempts += 1
@@ -171,7 +171,7 @@ def _first_end(
                     i for i, future in enumerate(futures) if not (future.done() or crew.is_there(places[i]))
                 }
                 if again := gone & before:  # else Dask may be about to tell more of it
-                    end(RankLostError(min(again), "a worker that has left", "killed", "was lost with it"))
+                    end(RankLostError(min(again), "a worker that has left", "left", "was lost with it"))
                 before = gone
 
     for future in futures:
@@ -212,6 +212,13 @@ def _find_loss(futures: Sequence[Future[None]], seen: RankLostError | None) -> B
         if error not in losses and not (losses and is_lost_cluster(error)):
             raise_failure("the training", error)
     return min(losses, key=_rank_of_cause)
+
+
+def _is_nobodys_fault(workers: Workers, error: BaseException) -> bool:
+    """Tell whether a worker was taken away, or left because its time was over."""
+    if isinstance(error, RankLostError):
+        return error.cause == "left"
+    return was_taken_away(workers, error)
 
 
 def _rank_of_cause(error: BaseException) -> int:

@@ -15,7 +15,7 @@ from apogee_batch import errors
 from apogee_batch.errors import ApogeeBatchError
 from apogee_batch.run.gang.spec import GangSpec
 
-Cause = Literal["failed", "killed", "frozen", "alone", "given up"]
+Cause = Literal["failed", "killed", "frozen", "left", "alone", "given up"]
 POLL_S = 0.2
 LOOK_S = 1.0  # how often the shared folder is looked at
 START_S = 600.0  # as long as the ranks wait for one another
@@ -32,8 +32,8 @@ class RankLostError(ApogeeBatchError):
         Which one.
     where : str
         Its node, and its job if it has one.
-    cause : {"failed", "killed", "frozen", "alone", "given up"}
-        "alone": it was another rank that was lost.
+    cause : {"failed", "killed", "frozen", "left", "alone", "given up"}
+        "left": its worker did; "alone": it was another rank that was lost.
     text : str
         What is known of its end.
     """
@@ -179,6 +179,7 @@ class _Watch:
         if cause in ("failed", "killed", "frozen"):
             with suppress(OSError):
                 lines = _stderr_path(self._spec, self._rank).read_text(errors="replace").splitlines()
-        last = [line.strip() for line in lines if line.strip()][-STDERR_LINES:]
+        clean = ("".join(c if c.isprintable() else " " for c in line).strip() for line in lines)
+        last = [line for line in clean if line][-STDERR_LINES:]
         told = f"; its last lines: {' | '.join(last)}" if last else ""
         raise RankLostError(self._rank, self._where, cause, text + told)

@@ -1,0 +1,39 @@
+"""The processes of a job leave together, jobs one after the other: a gap in a job would look like a fault."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_queue import FakeQueue
+from worker_jobs import make_job
+
+from apogee_batch.run.clusters import dask_crew
+from apogee_batch.run.clusters.dask_crew import DaskCrew
+from apogee_batch.run.clusters.queue_cluster import _Launcher
+
+
+def test_processes_of_a_job_have_the_same_lifetime_and_jobs_have_different_ones(tmp_path: Path) -> None:
+    job = replace(make_job(), lifetime_s=3000.0, lifetime_stagger_s=300.0)
+    launcher = _Launcher(FakeQueue(), job, tmp_path)
+    scripts = [launcher._script(f"w{i}") for i in range(40)]
+    assert all("--lifetime-stagger 0s" in script for script in scripts)
+    lifetimes = [int(found[1]) for script in scripts if (found := re.search(r"--lifetime (\d+)s", script))]
+    assert len(lifetimes) == 40
+    assert len(set(lifetimes)) > 10
+    assert min(lifetimes) >= 2700
+    assert max(lifetimes) <= 3300
+
+
+def test_a_job_too_short_for_a_lifetime_has_none(tmp_path: Path) -> None:
+    launcher = _Launcher(FakeQueue(), replace(make_job(), lifetime_s=None), tmp_path)
+    assert "--lifetime" not in launcher._script("w1")
+
+
+def test_places_are_those_workers_that_were_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = [["a"], ["a", "b"], ["a"]]  # the last: one has left right after they were counted
+    crew = DaskCrew(None)
+    monkeypatch.setattr(crew, "addresses", lambda: seen.pop(0))
+    monkeypatch.setattr(dask_crew, "POLL_S", 0.001)
+    monkeypatch.setattr(dask_crew, "new_executor", lambda _, *, worker: worker)
+    assert crew.places(2) == ["a", "b"]
