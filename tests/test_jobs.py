@@ -7,6 +7,8 @@ text, and that a shell makes of it the command that was meant.
 import os
 import re
 import shlex
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -242,3 +244,12 @@ def test_commands_of_the_queues(kind: ClusterKind, submit: str, cancel: str, sai
     assert job_id_of(kind, said) == job_id
     with pytest.raises(ClusterError, match=f"{submit} gave no job id, it said: no way"):
         job_id_of(kind, "no\nway\n")
+
+
+def test_making_a_script_leaves_ctrl_c_as_it_was() -> None:
+    code = (
+        "import signal; from apogee_batch.run.clusters.jobs import submit_command; "
+        "submit_command('slurm'); "
+        "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -366,3 +366,8 @@ def test_other_queues_take_and_give_back_jobs(
     fake(submit, "echo no such queue >&2; exit 1")
     with pytest.raises(ClusterError, match=f"{submit}: no such queue"):
         queue.submit(SCRIPT, folder=tmp_path)
+
+
+@pytest.mark.parametrize("line", ["--exclusive evil.sh", '--wrap="touch canary"', "--wra=x", "evil.sh"])
+def test_a_line_of_a_script_gives_sbatch_nothing_else_to_run(line: str) -> None:
+    assert directives(f"#!/bin/sh\n#SBATCH {line}\n#SBATCH -n 1\n") == ["-n", "1"]
