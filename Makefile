@@ -6,7 +6,7 @@ DEMO ?= demo
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test setup lint types layers coverage faults slow clean
+.PHONY: demo test setup lint types layers coverage faults slurm slow clean
 
 demo: setup
 	$(BIN)/apogee-batch demo $(DEMO)
@@ -36,6 +36,10 @@ coverage: setup
 
 faults: setup
 	$(BIN)/python -m pytest tests/faults -o addopts='-ra --strict-markers --strict-config'
+
+# Starts a Slurm of its own; what is missing for it: .ci/install_slurm, as root.
+slurm: setup
+	$(BIN)/python -m pytest tests/slurm -o addopts='-ra --strict-markers --strict-config'
 
 slow: setup
 	$(BIN)/python -m pytest -m 'slow or fault or slurm'
