@@ -42,6 +42,9 @@ KILL_WAIT_S = 150.0  # what a queue may take from SIGTERM to SIGKILL, and some t
 SPARE_SHARE, MOST_SPARE_S = 0.1, 600.0  # of the walltime, beside that
 STAGGER_SHARE, MOST_STAGGER_S = 0.05, 300.0  # of the lifetime: not all jobs leave at once
 LEAST_LIFETIME_S = 300.0
+# Dask holds no results of ours that it could spill. What a training leaves to the allocator would pause a
+# worker for good; one that grows beyond its share is still ended, and told as such.
+MEMORY_POLICY = {f"DASK_DISTRIBUTED__WORKER__MEMORY__{key}": "False" for key in ("TARGET", "SPILL", "PAUSE")}
 LEAST_TTL_S = 15.0  # a healthy worker hears nothing for so long while it loads torch on a busy node
 logger = logging.getLogger(__name__)
 
@@ -237,7 +240,7 @@ def worker_job(
         lifetime_s=lifetime if lifetime >= LEAST_LIFETIME_S else None,
         lifetime_stagger_s=min(STAGGER_SHARE * lifetime, MOST_STAGGER_S),
         death_timeout_s=DEATH_TIMEOUT_S,
-        extra_environment={LOGS_VARIABLE: str(logs)},
+        extra_environment={LOGS_VARIABLE: str(logs), **MEMORY_POLICY},
     )
 
 
