@@ -119,9 +119,7 @@ def test_only_the_first_rank_writes(tmp_path_factory: pytest.TempPathFactory) ->
     recipe = tiny_recipe(**SHORT)
     headers = run_ranks(
         2,
-        lambda ranks: train_in_folder(
-            folders[ranks.rank], STARS, recipe, seed=1, ranks=ranks
-        ).to_json(),
+        lambda ranks: train_in_folder(folders[ranks.rank], STARS, recipe, seed=1, ranks=ranks).to_json(),
     )
     assert headers[0] == headers[1]
     assert (folders[0] / "model.safetensors").is_file()

@@ -42,7 +42,12 @@ def words_of(script: str) -> list[str]:
 def run_fake(script: str, tmp_path: Path, shell: str = "bash") -> list[str]:
     """Run a script; return what its Python, made by `fake_python`, was called with."""
     home = str(tmp_path / "home")
-    environment = {"PATH": os.environ["PATH"], "HOME": home, "SCRATCH": f"{tmp_path}/scr atch", "PBS_JOBID": "7.x"}
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": home,
+        "SCRATCH": f"{tmp_path}/scr atch",
+        "PBS_JOBID": "7.x",
+    }
     subprocess.run([shell, "-c", script], cwd=tmp_path, env=environment, check=True, timeout=20)
     return (tmp_path / "called").read_bytes().decode().split("\0")[:-1]
 
