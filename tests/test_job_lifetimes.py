@@ -4,13 +4,17 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import dask.config
 import pytest
 from fake_queue import FakeQueue
 from worker_jobs import make_job
 
 from apogee_batch.run.clusters import dask_crew
 from apogee_batch.run.clusters.dask_crew import DaskCrew
-from apogee_batch.run.clusters.queue_cluster import _Launcher
+from apogee_batch.run.clusters.jobs import job_script
+from apogee_batch.run.clusters.queue_cluster import _Launcher, worker_job
+from apogee_batch.run.config import ClusterSettings
+from apogee_batch.run.job_settings import JobSettings
 
 
 def test_processes_of_a_job_have_the_same_lifetime_and_jobs_have_different_ones(tmp_path: Path) -> None:
@@ -37,3 +41,23 @@ def test_places_are_those_workers_that_were_counted(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(dask_crew, "POLL_S", 0.001)
     monkeypatch.setattr(dask_crew, "new_executor", lambda _, *, worker: worker)
     assert crew.places(2) == ["a", "b"]
+
+
+def test_a_worker_never_pauses_for_the_memory_that_a_training_has_left(tmp_path: Path) -> None:
+    settings = ClusterSettings(kind="slurm", gpu=JobSettings(walltime="01:00:00", memory="1GB"))
+    job = worker_job(settings, "gpu", scheduler="tls://h:1", logs=tmp_path, tls=None)
+    script = job_script(job, "w1")
+    for policy in ("TARGET", "SPILL", "PAUSE"):
+        assert f"export DASK_DISTRIBUTED__WORKER__MEMORY__{policy}=False\n" in script
+    collected = dask.config.collect_env({"DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE": "False"})
+    assert collected["distributed"]["worker"]["memory"]["pause"] is False  # as the worker reads it
+
+
+def test_workers_leave_before_their_walltime_ends(tmp_path: Path) -> None:
+    for walltime in ("00:10:00", "01:00:00", "2-00:00:00"):
+        settings = ClusterSettings(kind="slurm", gpu=JobSettings(walltime=walltime, memory="1GB"))
+        job = worker_job(settings, "gpu", scheduler="tls://h:1", logs=tmp_path, tls=None)
+        assert job.lifetime_s is not None
+        assert job.lifetime_s + job.lifetime_stagger_s < settings.gpu.walltime_s - 150
+    settings = ClusterSettings(kind="slurm", gpu=JobSettings(walltime="00:05:00", memory="1GB"))
+    assert worker_job(settings, "gpu", scheduler="tls://h:1", logs=tmp_path, tls=None).lifetime_s is None
