@@ -122,10 +122,17 @@ class Slurm:
         return self.state(job_id)
 
     def wait_jobs(self, n_jobs: int, prefix: str = "", *, timeout_s: float = NOTICED_S) -> list[Job]:
-        """Wait until so many jobs, or more, run; return them."""
-        if not wait_for(lambda: len(self.running(prefix)) >= n_jobs, timeout_s, 0.1):
+        """Wait until so many jobs, or more, run and have begun on their nodes; return those."""
+        begun: list[Job] = []
+
+        def enough() -> bool:
+            # Slurm calls a job running before its node has started anything of it.
+            begun[:] = [job for job in self.running(prefix) if self.processes(job.job_id)]
+            return len(begun) >= n_jobs
+
+        if not wait_for(enough, timeout_s, 0.1):
             raise RigError(f"not {n_jobs} jobs are running\n{self.squeue()}")
-        return self.running(prefix)
+        return begun
 
     def wait_empty(self, prefix: str = "", *, timeout_s: float = NOTICED_S) -> None:
         """Wait until no job is in the queue."""

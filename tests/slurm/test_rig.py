@@ -49,9 +49,12 @@ def test_processes_of_a_job_are_found_and_where_they_listen(slurm: Slurm) -> Non
         ("0.0.0.0", False),
         ("127.0.0.1", True),
     ]
-    commands = {" ".join(pid.command) for pid in slurm.processes(other)}
-    assert SLEEP in commands
-    assert not any("socket" in command for command in commands)
+
+    def commands() -> set[str]:
+        return {" ".join(pid.command) for pid in slurm.processes(other)}
+
+    assert wait_for(lambda: SLEEP in commands(), 10)
+    assert not any("socket" in command for command in commands())
     pids = slurm.processes(job_id)
     slurm.cancel(job_id)
     assert wait_for(lambda: not any(pid.is_alive for pid in pids), 10)
