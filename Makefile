@@ -16,7 +16,9 @@ test: setup
 
 setup: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml constraints.txt
+KERNEL := setup.py $(wildcard apogee_batch/inference/kernel/*.h apogee_batch/inference/kernel/*.cpp)
+
+$(INSTALLED): pyproject.toml constraints.txt $(KERNEL)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@

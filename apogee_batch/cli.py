@@ -3,6 +3,7 @@
 What a command needs is imported when it runs, so that `--help` answers at once.
 """
 
+import gc
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,8 @@ import typer
 
 from apogee_batch import __version__
 from apogee_batch.cli_cluster import ClusterFlags, cluster_show, cluster_test, run_shard, with_cluster_options
+from apogee_batch.cli_doctor import doctor
+from apogee_batch.cli_model import model_import
 from apogee_batch.cli_options import (
     Address,
     BreakLock,
@@ -18,8 +21,10 @@ from apogee_batch.cli_options import (
     Config,
     Device,
     DryRun,
+    EngineOption,
     ForceNewPlan,
     MaxBad,
+    Precision,
     Recipe,
     Seed,
     Store,
@@ -35,6 +40,9 @@ from apogee_batch.errors import ApogeeBatchError, describe_place
 from apogee_batch.exits import INTERRUPTED, RESUME, SignalWatch, explain_system_error, tell
 
 PROGRAM = "apogee-batch"
+IMPORT_OBJECTS = (
+    50_000  # torch and others make a million objects that stay: to look through them took a quarter
+)
 PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
 
 app = typer.Typer(**PLAIN, help="Labels of stars from SDSS/APOGEE apStar spectra: log g, Teff, [Fe/H].")
@@ -176,6 +184,8 @@ def run_catalog(
     err_cap: Annotated[
         str | None, typer.Option(help="Errors capped at 5 x median or mean. [default: median]")
     ] = None,
+    precision: Precision = None,
+    engine: EngineOption = None,
     recipe: Recipe = None,
     seed: Seed = None,
     train_workers: TrainWorkers = None,
@@ -205,6 +215,8 @@ def run_catalog(
             "realizations": realizations,
             "seed": seed,
             "err_cap": err_cap,
+            "precision": precision,
+            "engine": engine,
             "max_bad_fraction": max_bad_fraction,
         },
         cluster={
@@ -233,19 +245,9 @@ def run_catalog(
     print_lines(lines)
 
 
-@model_app.command("import", epilog="\b\nExample:\n  apogee-batch model import apogee_net.pt --out official")
-def import_(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="State dict of APOGEE Net I.")],
-    out: Annotated[Path, typer.Option(help="Folder for the model.")],
-    config: Config = None,
-) -> None:
-    """Import the authors' weights (a torch state dict); the input is then raw flux."""
-    settings_of(config)
-    from apogee_batch.run import commands
-
-    print_lines(commands.import_model(file, out))
-
-
+model_app.command("import", epilog="\b\nExample:\n  apogee-batch model import apogee_net.pt --out official")(
+    model_import
+)
 app.command(epilog="\b\nExample:\n  apogee-batch run-shard run1/plan.json --index $SLURM_ARRAY_TASK_ID")(
     run_shard
 )
@@ -257,18 +259,21 @@ cluster_app.command(
 )(cluster_test)
 app.command(epilog="\b\nExample:\n  apogee-batch status run1")(status)
 app.command(epilog="\b\nExample:\n  apogee-batch verify run1")(verify)
+app.command(epilog="\b\nExample:\n  apogee-batch doctor --gate --model run1")(doctor)
 app.command(epilog="\b\nExample:\n  apogee-batch simulate survey --stars 1200 --seed 1")(simulate)
 app.command(epilog="\b\nExample:\n  apogee-batch demo demo")(demo)
 
 
 def main() -> None:
     """Run the command line; what a user can mend becomes one line and an exit code."""
+    gc.set_threshold(IMPORT_OBJECTS, *gc.get_threshold()[1:])
     ended = None
     with SignalWatch() as watch:
         ended = _run()
     code, message = watch.ending(ended)
     if message:
         tell(message)
+    gc.freeze()  # the process ends: what torch and others hold need not be looked through once more
     sys.exit(code)
 
 

@@ -9,7 +9,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from apogee_batch.cli_options import Cluster, Config, Device, open_view, print_lines, settings_of
+from apogee_batch.cli_options import (
+    Cluster,
+    Config,
+    Device,
+    EngineOption,
+    open_view,
+    print_lines,
+    settings_of,
+)
 from apogee_batch.errors import UsageError
 
 Role = Literal["cpu", "gpu"]
@@ -161,12 +169,15 @@ def run_shard(
     plan: Annotated[Path, typer.Argument(metavar="PLAN", help="plan.json of 'run-catalog --plan-only'.")],
     index: Annotated[int, typer.Option(min=0, help="Number of the shard, from 0.")],
     device: Device = None,
+    engine: EngineOption = None,
     config: Config = None,
 ) -> None:
     """Infer one shard of a plan in this process: a task of a job array, for sites without Dask."""
-    settings = settings_of(config, cluster={"device": device})
+    settings = settings_of(config, cluster={"device": device}, inference={"engine": engine})
     from apogee_batch.run.array import run_shard as run_one_shard
 
     with open_view() as view:
-        lines = run_one_shard(plan, index, device=settings.cluster.device, progress=view)
+        lines = run_one_shard(
+            plan, index, device=settings.cluster.device, engine=settings.inference.engine, progress=view
+        )
     print_lines(lines)

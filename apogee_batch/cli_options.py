@@ -21,6 +21,13 @@ Workers = Annotated[
 ]
 Address = Annotated[str | None, typer.Option(help="Running scheduler, for --cluster address.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda. [default: auto]")]
+EngineOption = Annotated[
+    str | None,
+    typer.Option("--engine", help="auto, kernel, openvino, torch or cuda, see 'doctor'. [default: auto]"),
+]
+Precision = Annotated[
+    str | None, typer.Option(help="exact, or fast: 16 bits for what noise changes. [default: exact]")
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of all random numbers. [default: 0]")]
 Recipe = Annotated[str | None, typer.Option(help="robust, paper or a TOML file. [default: robust]")]
 ForceNewPlan = Annotated[

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import os
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,36 @@ def test_nothing_is_fetched_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert fetched == [(0, 65536), (65536, 464), (150_000, 10), (65536, 564)]
 
 
+@given(
+    st.binary(min_size=1, max_size=300),
+    st.lists(st.tuples(st.integers(0, 320), st.integers(0, 320)), min_size=1, max_size=8),
+    st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_bytes_are_found_where_they_are_said_to_lie(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, ranges: list[tuple[int, int]], is_packed: bool
+) -> None:
+    content = b"x" + content
+    path = tmp_path_factory.getbasetemp() / "places"
+    path.write_bytes(packed(content) if is_packed else content)
+    with open_bytes(path) as source:
+        for offset, n_bytes in ranges:
+            held, at = source.locate(offset, n_bytes)
+            assert held[at : at + n_bytes] == content[offset : offset + n_bytes]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="only Linux tells which files are open")
+def test_the_file_is_closed_however_the_reading_ends(tmp_path: Path) -> None:
+    path = tmp_path / "a.fits"
+    n_open = len(list(Path("/proc/self/fd").iterdir()))
+    for content in (b"", b"x", b"\x1f\x8bno gzip"):
+        path.write_bytes(content)
+        with suppress(ApStarError, KeyError), open_bytes(path) as source:
+            source.size()
+            raise KeyError
+    assert len(list(Path("/proc/self/fd").iterdir())) == n_open
+
+
 @given(st.binary(max_size=60), st.integers(1, 9), st.integers(0, 9), st.integers(1, 3))
 @settings(max_examples=100, deadline=None)
 def test_gzip_data_are_the_same_in_pieces_of_any_size(
@@ -168,9 +199,10 @@ def test_a_file_that_became_a_pipe_is_not_waited_for(tmp_path: Path, monkeypatch
     was = tmp_path / "was.fits"
     was.touch()
     status = was.stat()
-    monkeypatch.setattr(Path, "stat", lambda *_: status)
-    with pytest.raises(ApStarError, match="not a regular file"), open_bytes(path):
-        pass
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", lambda *_: status)
+        with pytest.raises(ApStarError, match="not a regular file"), open_bytes(path):
+            pass
 
 
 @pytest.mark.parametrize("name", [".", "absent.fits", "null\0character.fits", "x" * 300])

@@ -200,6 +200,7 @@ def test_a_model_that_changed_during_a_run_is_noticed(
     labelled_store: Path, finished_run: Path, serial_config: RunConfig, tmp_path: Path
 ) -> None:
     settings = {"model_sha256": "0" * 64, "realizations": 2, "seed": 0, "err_cap": "median", "device": "cpu"}
+    settings |= {"precision": "exact", "engine": "torch"}
     with pytest.raises(IntegrityError, match="the model changed"):
         infer_shard(str(labelled_store), str(tmp_path), str(finished_run / "model"), settings, 0)
 
@@ -400,6 +401,7 @@ def test_a_shard_of_which_every_star_is_left_out_is_an_empty_part(
     shutil.copytree(finished_run, run)
     before = pq.read_table(run / "parts" / "part-00001.parquet")
     settings = {"realizations": 3, "seed": 0, "err_cap": "median", "device": "cpu"}
+    settings |= {"precision": "exact", "engine": "torch"}
     settings["model_sha256"] = load_checkpoint(run / "model").sha256
     everyone = range(len(before))
     arguments = (str(labelled_store), str(run), str(run / "model"), settings, 1)

@@ -19,6 +19,7 @@ COMMANDS = (
     ["run-catalog"],
     ["status"],
     ["verify"],
+    ["doctor"],
     ["model", "import"],
     ["run-shard"],
     ["cluster", "show"],

@@ -6,8 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apogee_batch.inference.engines import MAX_ROWS_PER_FORWARD_CPU, TorchEngine
+from apogee_batch.inference.engines import StarBatch
 from apogee_batch.inference.estimates import LabelEstimates, estimate_labels
+from apogee_batch.inference.noise import derive_noise_key, draw_normals
+from apogee_batch.inference.realizations import cap_err
+from apogee_batch.inference.torch_engine import MAX_ROWS_PER_FORWARD, TorchEngine
 from apogee_batch.network.model import SpectrumNet
 from apogee_batch.network.scaling import InputTransform, LabelScaler
 from apogee_batch.survey.pixels import GAP_ERR, N_PIXELS
@@ -57,41 +60,65 @@ def test_seed_and_key_change_the_noise_and_nothing_else(engine: TorchEngine) -> 
         np.testing.assert_array_equal(other.clean, base.clean)
 
 
-def test_mean_and_scatter_are_those_of_the_realizations(engine: TorchEngine) -> None:
-    flux, err = spectra(1, 7)
+class Recorder:
+    """An engine that takes some stars at once and remembers what it gave."""
 
-    class Recorder:
-        def predict(self, copies: np.ndarray, clean: np.ndarray) -> np.ndarray:
-            self.labels = engine.predict(copies, clean)
-            return self.labels
+    name, precision = "recorder", "exact"
 
-    recorder = Recorder()
-    found = estimate_labels(recorder, ["a"], flux, err, n_realizations=7, run_seed=0)
-    assert recorder.labels.shape == (8, 3)
-    np.testing.assert_array_equal(found.clean[0], recorder.labels[0])
-    np.testing.assert_allclose(found.mean[0], np.mean(recorder.labels[1:], axis=0))
-    np.testing.assert_allclose(found.std[0], np.std(recorder.labels[1:], axis=0, ddof=1))
+    def __init__(self, engine: TorchEngine, stars_per_call: int) -> None:
+        self.engine, self.stars_per_call = engine, stars_per_call
+        self.given: list[np.ndarray] = []
+
+    def predict(self, stars: StarBatch, n_realizations: int) -> np.ndarray:
+        self.given.append(self.engine.predict(stars, n_realizations))
+        return self.given[-1]
 
 
-@pytest.mark.parametrize("n_rows", [1, 5, MAX_ROWS_PER_FORWARD_CPU, MAX_ROWS_PER_FORWARD_CPU + 1, 60])
-def test_padding_does_not_show(engine: TorchEngine, n_rows: int) -> None:
-    flux, _ = spectra(1, 8)
-    copies = np.repeat(flux, n_rows, axis=0)
-    labels = engine.predict(copies, flux[0])
-    assert labels.shape == (n_rows, 3)
-    np.testing.assert_allclose(labels, np.broadcast_to(labels[0], labels.shape), rtol=1e-5)
+@pytest.mark.parametrize(("stars_per_call", "calls"), [(1, [1] * 5), (2, [2, 2, 1]), (8, [5])])
+def test_mean_and_scatter_are_those_of_the_realizations(
+    engine: TorchEngine, stars_per_call: int, calls: list[int]
+) -> None:
+    flux, err = spectra(5, 7)
+    recorder = Recorder(engine, stars_per_call)
+    found = estimate_labels(recorder, list("abcde"), flux, err, n_realizations=3, run_seed=0)
+    assert [len(labels) for labels in recorder.given] == calls
+    labels = np.concatenate(recorder.given)
+    assert labels.shape == (5, 4, 3)
+    np.testing.assert_array_equal(found.clean, labels[:, 0])
+    np.testing.assert_allclose(found.mean, np.mean(labels[:, 1:], axis=1))
+    np.testing.assert_allclose(found.std, np.std(labels[:, 1:], axis=1, ddof=1))
+    alone = estimate_labels(engine, list("abcde"), flux, err, n_realizations=3, run_seed=0)
+    for one, other in zip(vars(found).values(), vars(alone).values(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
-def test_the_engine_agrees_with_the_network_applied_by_hand() -> None:
+@pytest.mark.parametrize("n_realizations", [1, 5, MAX_ROWS_PER_FORWARD, 60])
+def test_padding_does_not_show(engine: TorchEngine, n_realizations: int) -> None:
+    flux, err = spectra(1, 8)
+    stars = StarBatch(flux, np.zeros_like(err), (derive_noise_key(0, "a"),))
+    labels = engine.predict(stars, n_realizations)
+    assert labels.shape == (1, 1 + n_realizations, 3)
+    np.testing.assert_allclose(labels, np.broadcast_to(labels[:, :1], labels.shape), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["raw", "contrast"])
+def test_the_engine_agrees_with_the_network_applied_by_hand(kind: str) -> None:
     torch.manual_seed(4)
-    model, transform = SpectrumNet().eval(), InputTransform("contrast")
-    flux, _ = spectra(3, 9)
-    clean = flux[1]
+    model, transform = SpectrumNet().eval(), InputTransform(kind)
+    flux, err = spectra(1, 9)
+    capped, key = cap_err(err[0]), derive_noise_key(5, "a")
+    copies = np.concatenate([flux, flux + capped * draw_normals(key, 3, N_PIXELS)])
     with torch.inference_mode():
-        scale = transform.scale(torch.from_numpy(clean[None]))
-        by_hand = SCALER.to_physical(model(transform.apply(torch.from_numpy(flux.copy()), scale)))
-    found = TorchEngine(model, transform, SCALER).predict(flux, clean)
-    np.testing.assert_allclose(found, by_hand.numpy(), rtol=1e-5)
+        scale = transform.scale(torch.from_numpy(flux))
+        by_hand = SCALER.to_physical(model(transform.apply(torch.from_numpy(copies), scale)))
+    found = TorchEngine(model, transform, SCALER).predict(StarBatch(flux, capped[None], (key,)), 3)
+    np.testing.assert_allclose(found[0], by_hand.numpy(), rtol=1e-5)
+
+
+def test_a_batch_is_of_the_same_stars() -> None:
+    flux, err = spectra(2, 9)
+    with pytest.raises(ValueError, match="same stars"):
+        StarBatch(flux, err, (derive_noise_key(0, "a"),))
 
 
 def test_the_engine_turns_off_reduced_precision(engine: TorchEngine) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from strategies import GRID, compress_images, make_values, simple_file, to_bytes
 
 from apogee_batch.errors import ApStarError, RejectReason
+from apogee_batch.survey import fits_headers
 from apogee_batch.survey.byte_ranges import open_bytes
 from apogee_batch.survey.fits_headers import BLOCK_BYTES, Header, HeaderError, Layout, check_rest, read_hdu
 
@@ -204,3 +205,66 @@ def test_a_file_that_ends_in_the_first_letters_of_a_header_is_cut_short(tmp_path
         with open_bytes(path) as source, pytest.raises(ApStarError, match="ends inside a header") as caught:
             check_rest(source, 0)
         assert caught.value.reason is RejectReason.TRUNCATED
+
+
+@given(st.text(st.sampled_from("0123456789+-. /eED'T_n"), max_size=12))
+@settings(max_examples=400, deadline=None)
+def test_a_number_is_what_the_value_of_its_card_is(field: str) -> None:
+    read = header(f"A       ={field}")
+    value = read.value("A")
+    number = read.number("A")
+    assert number == (None if isinstance(value, bool | str) else value)
+    assert type(number) is (type(None) if isinstance(value, bool | str) else type(value))
+
+
+PRIMARY = header("SIMPLE  = T", "BITPIX  = 8", "NAXIS   = 0").cards
+IMAGE = ("XTENSION= 'IMAGE   '", "BITPIX  = 8", "NAXIS   = 1", "NAXIS1  = 10", "PCOUNT  = 0")
+
+
+def extension(*cards: str) -> bytes:
+    return header(*IMAGE, *cards).cards
+
+
+def test_headers_that_begin_alike_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    for crval1 in (1.5, 2.5, 1.5):
+        path.write_bytes(
+            header("SIMPLE  = T", "BITPIX  = 8", "NAXIS   = 0").cards + extension(f"CRVAL1  = {crval1}")
+        )
+        with open_bytes(path) as source:
+            hdu = read_hdu(source, BLOCK_BYTES)
+        assert hdu is not None
+        assert (hdu.header.number("CRVAL1"), hdu.data_start) == (crval1, 2 * BLOCK_BYTES)
+
+
+def test_a_header_that_grew_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    for n_cards in (10, 100, 10):
+        cards = [f"K{i:<7}= {i}" for i in range(n_cards)]
+        path.write_bytes(PRIMARY + extension(*cards) + bytes(BLOCK_BYTES))
+        with open_bytes(path) as source:
+            hdu = read_hdu(source, BLOCK_BYTES)
+        assert hdu is not None
+        assert hdu.data_start == BLOCK_BYTES + len(extension(*cards))
+        assert hdu.header.integer(f"K{n_cards - 1}") == n_cards - 1
+
+
+def test_a_header_cut_in_its_last_block_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    whole = extension("CUT     = T")
+    for n_bytes in (len(whole) - 100, len(whole)):
+        path.write_bytes((PRIMARY + whole)[: BLOCK_BYTES + n_bytes])
+        with open_bytes(path) as source:
+            hdu = read_hdu(source, BLOCK_BYTES)
+        assert hdu is not None
+        assert hdu.data_start == 2 * BLOCK_BYTES
+
+
+def test_the_memory_of_headers_is_bounded() -> None:
+    recent = fits_headers._RecentHeaders()
+    for i in range(2 * fits_headers.MAX_RECENT):
+        recent.keep(BLOCK_BYTES, Header(extension(f"K       = {i}").replace(b"= 10 ", b"= %-3d" % (i % 999))))
+        assert len(recent._held) <= fits_headers.MAX_RECENT
+    long = Header(extension(*["COMMENT"] * 400))
+    recent.keep(BLOCK_BYTES, long)
+    assert recent.find(BLOCK_BYTES, long.cards) is None

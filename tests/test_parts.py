@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from store_rows import label_rows, star_table
 
 from apogee_batch.catalog.export import write_fits, write_parquet
-from apogee_batch.catalog.flags import mark_duplicates
-from apogee_batch.catalog.parts import build_part, read_parts, write_part
+from apogee_batch.catalog.merge import merge_parts
+from apogee_batch.catalog.parts import build_part, write_part
 from apogee_batch.errors import IntegrityError
 from apogee_batch.schema import LABEL_NAMES, arrow_schema, catalog_columns, catalog_flags
 
@@ -49,6 +49,11 @@ def write_parts(folder: Path, cuts: list[int]) -> list[Path]:
         paths.append(folder / f"part-{k}.parquet")
         write_part(paths[-1], part_of(slice(start, stop)))
     return paths
+
+
+def read_parts(paths: list[Path]) -> pa.Table:
+    """Return the whole catalogue of some parts."""
+    return pa.concat_tables(merge_parts(paths).pieces())
 
 
 def test_a_part_has_the_columns_of_the_catalogue_and_real_nulls() -> None:
@@ -118,7 +123,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
 
 
 def publish(folder: Path, paths: list[Path]) -> tuple[bytes, bytes]:
-    catalog = mark_duplicates(read_parts(paths))
+    catalog = merge_parts(paths)
     write_parquet(catalog, folder / "c.parquet", metadata={"run_id": "x"})
     write_fits(catalog, folder / "c.fits", metadata={"run_id": "x"})
     return (folder / "c.parquet").read_bytes(), (folder / "c.fits").read_bytes()

@@ -5,17 +5,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from apogee_batch.catalog.parts import write_part
 from apogee_batch.errors import IntegrityError
-from apogee_batch.files import read_json
+from apogee_batch.files import read_json, sha256_of_file, write_bytes
 from apogee_batch.network.checkpoint import load_checkpoint
+from apogee_batch.report import figures
 from apogee_batch.run.catalog_run import inference_ledger
 from apogee_batch.run.ledger import relative_digest
 from apogee_batch.run.plan import read_plan
-from apogee_batch.run.publish import MANIFEST_FILE, publish
+from apogee_batch.run.publish import MANIFEST_FILE, Published, publish
 
 
 @pytest.fixture
@@ -28,11 +31,11 @@ def run(finished_run: Path, tmp_path: Path) -> Path:
     return copy
 
 
-def publish_run(run: Path, devices: Sequence[str] = ("cpu",)) -> None:
+def publish_run(run: Path, devices: Sequence[str] = ("cpu",)) -> Published:
     plan, model = read_plan(run), load_checkpoint(run / "model")
     assert plan is not None
     reports = {report.shard: report for report in inference_ledger(run, plan, model.sha256).entries()}
-    publish(run, reports, plan=plan, model=(model.sha256, model.header), devices=devices)
+    return publish(run, reports, plan=plan, model=(model.sha256, model.header), devices=devices)
 
 
 def test_the_manifest_names_each_kind_of_device_once(run: Path) -> None:
@@ -91,3 +94,65 @@ def test_a_star_that_ended_its_workers_is_a_reject(run: Path) -> None:
     catalog = pq.read_table(run / "catalog" / "catalog.parquet")
     assert len(catalog) == 47
     assert name not in catalog["apstar_id"].to_pylist()
+
+
+def digests(run: Path) -> dict[str, tuple[int, str]]:
+    """Return time and hash of each published file."""
+    files = [*run.glob("catalog/*"), *run.glob("report/*"), run / "rejects.parquet", run / MANIFEST_FILE]
+    return {path.name: (path.stat().st_mtime_ns, sha256_of_file(path)) for path in files}
+
+
+@pytest.mark.usefixtures("quick_figures")
+def test_a_run_that_is_published_is_left_alone_and_tells_the_same(run: Path) -> None:
+    first, before = publish_run(run), digests(run)
+    assert publish_run(run) == first
+    assert digests(run) == before
+    assert len(before) == 8
+
+
+@pytest.fixture
+def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw nothing: pictures take longer than all else together."""
+    for name in ("kiel_diagram", "label_comparison"):
+        monkeypatch.setattr(figures, name, lambda _, path: write_bytes(path, b"picture"))
+
+
+@pytest.mark.usefixtures("quick_figures")
+def test_what_is_lost_or_damaged_is_published_again(run: Path) -> None:
+    publish_run(run)
+    before = {name: sha256 for name, (_, sha256) in digests(run).items()}
+    for lost in ("catalog/catalog.fits", "catalog/catalog.parquet", "rejects.parquet", MANIFEST_FILE):
+        content = (run / lost).read_bytes()
+        for damaged in (None, content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]):
+            (run / lost).unlink() if damaged is None else (run / lost).write_bytes(damaged)
+            publish_run(run)
+            assert {name: sha256 for name, (_, sha256) in digests(run).items()} == before
+
+
+@pytest.mark.usefixtures("quick_figures")
+def test_a_catalogue_of_other_parts_is_published_again(run: Path) -> None:
+    publish_run(run)
+    before = read_json(run / MANIFEST_FILE)
+    plan, model = read_plan(run), load_checkpoint(run / "model")
+    assert plan is not None
+    ledger = inference_ledger(run, plan, model.sha256)
+    part = pq.read_table(run / "parts" / "part-00002.parquet")
+    i = part.schema.get_field_index("teff")
+    other = part.set_column(i, part.schema.field(i), pc.add(part["teff"], pa.scalar(1, pa.float32())))
+    written = write_part(run / "parts" / "part-00002.parquet", other)
+    ledger.commit(replace(ledger.entries()[-1], files=(relative_digest(written, run),)))
+    publish_run(run)
+    after = read_json(run / MANIFEST_FILE)
+    assert after["parts_sha256"] != before["parts_sha256"]
+    catalog = pq.read_table(run / "catalog" / "catalog.parquet")
+    assert catalog["teff"].to_pylist()[-1] == other["teff"].to_pylist()[-1]
+
+
+def test_a_damaged_part_is_not_published(run: Path) -> None:
+    path = run / "parts" / "part-00001.parquet"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(IntegrityError, match=r"part-00001\.parquet: damaged"):
+        publish_run(run)
+    assert not (run / MANIFEST_FILE).exists()
+    assert not list((run / "catalog").glob("*"))
+    assert not list((run / "staging").glob(".*"))

@@ -49,6 +49,15 @@ def test_what_is_written_comes_back(store: StoreInfo) -> None:
     assert (batch.err == 7).all()
 
 
+@pytest.mark.parametrize("rows", [[], [2], [0, 1, 2], [0, 2, 5], [5, SHARD], [0, 1, SHARD + 3, SHARD + 4]])
+def test_any_ascending_rows_are_read(store: StoreInfo, rows: list[int]) -> None:
+    flux = np.concatenate([fill(store, 0, list(range(SHARD))), fill(store, 1, list(range(5)), seed=1)])
+    batch = read_spectra(store, np.array(rows, np.int64))
+    np.testing.assert_array_equal(batch.flux, flux[rows])
+    assert batch.err.shape == (len(rows), N_PIXELS)
+    assert memoryview(batch.flux).format == memoryview(batch.err).format == "f"
+
+
 def test_training_reads_flux_alone(store: StoreInfo) -> None:
     fill(store, 0, [0])
     assert np.isnan(read_spectra(store, np.array([0]), with_err=False).err).all()
@@ -129,13 +138,13 @@ def test_xarray_shows_stars_and_wavelengths_without_a_warning(store: StoreInfo) 
     np.testing.assert_allclose(dataset["wavelength"][[0, -1]], [15100.802, 16999.808], atol=1e-3)
 
 
-def test_one_star_costs_about_a_megabyte(store: StoreInfo) -> None:
+def test_one_star_costs_a_chunk_of_two_megabytes(store: StoreInfo) -> None:
     array = zarr.open_group(store.path, mode="r")["flux"]
     assert array.chunks == (CHUNK_STARS, N_PIXELS)
-    assert 2 * np.prod(array.chunks) * 4 < 1.2e6
+    assert np.prod(array.chunks) * 4 < 2.3e6
 
 
-@pytest.mark.parametrize(("n_stars", "shard"), [(1, 64), (1200, 64), (5000, 256), (263_000, MAX_SHARD_STARS)])
+@pytest.mark.parametrize(("n_stars", "shard"), [(1, 64), (1200, 64), (5000, 128), (263_000, MAX_SHARD_STARS)])
 def test_shards_fit_the_survey(n_stars: int, shard: int) -> None:
     assert choose_shard_stars(n_stars) == shard
 

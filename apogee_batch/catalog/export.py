@@ -5,13 +5,11 @@ and nulls is written for all of them at once; see `annotations`.
 """
 
 from collections.abc import Mapping
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
+import pyarrow.parquet as pq
 from astropy.io import fits
 
 from apogee_batch.catalog.annotations import (
@@ -21,21 +19,20 @@ from apogee_batch.catalog.annotations import (
     fits_comments,
     is_logarithmic,
     parquet_yaml,
-    text_widths,
     votable_header,
 )
-from apogee_batch.errors import IntegrityError
-from apogee_batch.files import FileDigest, write_bytes, write_table
+from apogee_batch.catalog.fits_stream import FITS_INT_NULL, FitsTableWriter
+from apogee_batch.catalog.rows import CatalogRows, ascii_text, rows_of
+from apogee_batch.files import FileDigest
 from apogee_batch.schema import Column, arrow_schema, catalog_columns, catalog_version
+from apogee_batch.streams import StagedFile, replace_on_success
 
-ROW_GROUP_SIZE = 65536  # rows; a reader that wants a few stars decompresses some megabytes
-FITS_INT_NULL = -999999  # TNULL: no field number and no count is negative
 _FITS_FORMATS = {"int32": "J", "int64": "K", "float32": "E", "float64": "D"}
 _CHECKSUM_COMMENT = "of this extension"  # astropy would write the date here
 
 
 def write_parquet(
-    table: Any, path: Path, *, metadata: Mapping[str, str], staging: Path | None = None
+    catalog: Any, path: Path, *, metadata: Mapping[str, str], staging: Path | None = None
 ) -> FileDigest:
     """Write the catalogue as one Parquet file.
 
@@ -44,7 +41,7 @@ def write_parquet(
 
     Parameters
     ----------
-    table : pa.Table
+    catalog : pa.Table or CatalogRows
         The catalogue, in the order it is to have.
     path : Path
         The file, replaced whole or not at all.
@@ -54,22 +51,27 @@ def write_parquet(
     staging : Path, optional
         Folder for the unfinished file; by default the folder of `path`.
     """
-    checked = _checked(table)
-    widths = text_widths(checked)
+    rows = _as_rows(catalog)
+    widths = {name: rows.summary.text_widths[name] for name in _text_columns()}
     described = file_metadata(metadata)
     of_file = {
         **{f"apogee_batch.{name}": text for name, text in described.items()},
         **{f"table::len::{name}": str(width) for name, width in widths.items()},
         "table_meta_yaml": parquet_yaml(widths, described),
         "IVOA.VOTable-Parquet.version": VOPARQUET_VERSION,
-        "IVOA.VOTable-Parquet.content": votable_header(widths, checked.num_rows),
+        "IVOA.VOTable-Parquet.content": votable_header(widths, rows.summary.n_rows),
     }
-    described_table = checked.replace_schema_metadata(of_file)
-    return write_table(path, described_table, staging=staging, row_group_size=ROW_GROUP_SIZE)
+    schema = arrow_schema(catalog_columns()).with_metadata(of_file)
+    with replace_on_success(path, staging=staging) as file:
+        writer = pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True)
+        for piece in rows.pieces():
+            writer.write_table(piece.replace_schema_metadata(of_file))
+        writer.close()
+    return _digest_of(file)
 
 
 def write_fits(
-    table: Any, path: Path, *, metadata: Mapping[str, str], staging: Path | None = None
+    catalog: Any, path: Path, *, metadata: Mapping[str, str], staging: Path | None = None
 ) -> FileDigest:
     """Write the catalogue as a FITS binary table.
 
@@ -79,12 +81,23 @@ def write_fits(
 
     Parameters
     ----------
-    table, path, metadata, staging
+    catalog, path, metadata, staging
         As for `write_parquet`; the metadata become comments, `name: text`.
     """
-    checked = _checked(table)
-    widths = text_widths(checked)
-    columns = [_fits_column(column, checked[column.name], widths) for column in catalog_columns()]
+    rows = _as_rows(catalog)
+    primary, header = _fits_headers(rows, metadata)
+    with replace_on_success(path, staging=staging) as file:
+        writer = FitsTableWriter(file, primary, header, rows.summary.fits_widths)
+        for piece in rows.pieces():
+            writer.write(piece)
+        writer.finish()
+    return _digest_of(file)
+
+
+def _fits_headers(rows: CatalogRows, metadata: Mapping[str, str]) -> tuple[Any, Any]:
+    """Return the headers of the primary HDU and of the table, whose sums are still to be made."""
+    widths = {name: rows.summary.text_widths[name] for name in _text_columns()}
+    columns = [_fits_column(column, rows.summary.fits_widths) for column in catalog_columns()]
     hdu = fits.BinTableHDU.from_columns(columns, name="CATALOG", character_as_bytes=True)
     header = hdu.header
     for i, column in enumerate(catalog_columns(), start=1):
@@ -93,37 +106,23 @@ def write_fits(
         header[f"TCOMM{i}"] = column.description + unit
     header["CATVERS"] = (catalog_version(), "version of the catalogue's columns")
     for name, text in file_metadata(metadata).items():
-        header.add_comment(f"{name}: {_ascii(text)}")
-    with_nulls = [field.name for field in checked.schema if checked[field.name].null_count]
-    for comment in fits_comments(widths, with_nulls=with_nulls):
+        header.add_comment(f"{name}: {ascii_text(text)}")
+    for comment in fits_comments(widths, with_nulls=rows.summary.with_nulls):
         header.add_comment(comment)
     primary = fits.PrimaryHDU()
     primary.header["TITLE"] = TITLE
     for part in (primary, hdu):
         part.add_datasum(when=_CHECKSUM_COMMENT)
         part.add_checksum(when=_CHECKSUM_COMMENT, override_datasum=True)
-    content = BytesIO()
-    fits.HDUList([primary, hdu]).writeto(content, output_verify="exception")
-    return write_bytes(path, content.getbuffer(), staging=staging)
+    header["NAXIS2"] = rows.summary.n_rows
+    return primary.header, header
 
 
-def _checked(table: Any) -> Any:
-    """Return the catalogue in one piece, with the descriptions of its columns."""
-    schema = arrow_schema(catalog_columns())
-    if not table.schema.equals(schema):
-        raise IntegrityError(
-            f"not a catalogue of version {catalog_version()}: its columns are {', '.join(table.schema.names)}"
-        )
-    arrays = [table[field.name].combine_chunks() for field in schema]
-    return pa.table(arrays, schema=schema)
-
-
-def _fits_column(column: Column, values: Any, widths: Mapping[str, int]) -> Any:
-    """Return one column as FITS has it."""
+def _fits_column(column: Column, widths: Mapping[str, int]) -> Any:
+    """Return one column as FITS describes it, without a value."""
     if column.dtype == "string":
-        texts = [_ascii(text or "") for text in values.to_pylist()]
-        width = max([widths[column.name], *map(len, texts)])
-        return fits.Column(column.name, f"{width}A", array=np.array(texts, dtype=f"S{width}"))
+        width = widths[column.name]
+        return fits.Column(column.name, f"{width}A", array=np.empty(0, f"S{width}"))
     is_integer = column.dtype.startswith("int")
     return fits.Column(
         column.name,
@@ -131,16 +130,21 @@ def _fits_column(column: Column, values: Any, widths: Mapping[str, int]) -> Any:
         unit=None if is_logarithmic(column) or not column.unit else column.unit,
         null=FITS_INT_NULL if is_integer and column.nullable else None,
         disp=column.display,
-        array=_numbers(values, FITS_INT_NULL if is_integer else np.nan),
+        array=np.empty(0, column.dtype),
     )
 
 
-def _numbers(values: Any, null: float) -> npt.NDArray[Any]:
-    """Return an Arrow column as numpy, with a number in place of null."""
-    filled: npt.NDArray[Any] = values.fill_null(pa.scalar(null, values.type)).to_numpy()
-    return filled
+def _text_columns() -> list[str]:
+    """Return the names of the text columns, in order."""
+    return [column.name for column in catalog_columns() if column.dtype == "string"]
 
 
-def _ascii(text: str) -> str:
-    """Return a text in the characters that FITS allows; others as Python would escape them."""
-    return " ".join(text.split()).encode("ascii", "backslashreplace").decode("ascii")
+def _as_rows(catalog: Any) -> CatalogRows:
+    return catalog if isinstance(catalog, CatalogRows) else rows_of(catalog)
+
+
+def _digest_of(file: StagedFile) -> FileDigest:
+    """Return what was written; the file is settled when its block has ended."""
+    if file.digest is None:
+        raise RuntimeError("the file was not written")
+    return file.digest

@@ -1,11 +1,10 @@
-"""The rows of one shard, and the catalogue that all of them make.
+"""The rows of one shard; the catalogue that all of them make is in `merge`.
 
 A part is a Parquet file with the columns of the catalogue, in the order of the store's rows. Its
 metadata say which rows they are, so parts can be merged in any order.
 """
 
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from apogee_batch.catalog.flags import compute_flags, has_prediction
 from apogee_batch.errors import IntegrityError
@@ -30,9 +28,9 @@ from apogee_batch.schema import (
     star_columns,
 )
 
-_VERSION_KEY = b"apogee_batch.catalog_version"
-_FIRST_ROW_KEY = b"apogee_batch.first_row"
-_LAST_ROW_KEY = b"apogee_batch.last_row"
+VERSION_KEY = b"apogee_batch.catalog_version"
+FIRST_ROW_KEY = b"apogee_batch.first_row"
+LAST_ROW_KEY = b"apogee_batch.last_row"
 
 
 def build_part(
@@ -109,80 +107,13 @@ def write_part(path: Path, table: Any, *, staging: Path | None = None) -> FileDi
     return write_table(path, table.combine_chunks(), staging=staging)
 
 
-def read_parts(paths: Sequence[Path]) -> Any:
-    """Read and join parts; nothing is read before all are known to be there.
-
-    Parameters
-    ----------
-    paths : sequence of Path
-        The parts, in any order.
-
-    Returns
-    -------
-    pa.Table
-        Of the catalogue's schema, by store row.
-
-    Raises
-    ------
-    IntegrityError
-        If parts are missing (all are named), damaged, of another version, or have rows in common.
-    """
-    missing = [str(path) for path in paths if not path.is_file()]
-    if missing or not paths:
-        names = ", ".join(missing) or "all of them"
-        raise IntegrityError(f"{len(missing)} of {len(paths)} parts are missing: {names}; run the same again")
-    parts = sorted((_read_part(path) for path in paths), key=_first_row)
-    filled = [part for part in parts if part.num_rows]
-    for before, after in pairwise(filled):
-        if _first_row(after) <= int(before.schema.metadata[_LAST_ROW_KEY]):
-            raise IntegrityError(
-                f"store row {_first_row(after)} is in two parts; remove the parts and run again"
-            )
-    catalog = pa.concat_tables([part.replace_schema_metadata(None) for part in parts]).combine_chunks()
-    _check_unique(catalog["apstar_id"])
-    return catalog
-
-
-def _read_part(path: Path) -> Any:
-    """Read one part and check that it is one."""
-    try:
-        part = pq.ParquetFile(path, page_checksum_verification=True).read()
-    except (OSError, pa.ArrowException) as error:
-        text = " ".join(str(error).split())
-        raise IntegrityError(f"{path}: damaged ({text}); remove it and run the same again") from error
-    metadata = part.schema.metadata or {}
-    expected = arrow_schema(catalog_columns())
-    version = metadata.get(_VERSION_KEY, b"").decode("utf-8")
-    if version != str(catalog_version()) or not part.schema.equals(expected):
-        raise IntegrityError(
-            f"{path}: no part of a catalogue of version {catalog_version()}; remove it and run the same again"
-        )
-    return part
-
-
 def _row_metadata(rows: npt.NDArray[np.int64]) -> dict[bytes, bytes]:
     """Return what a part says of itself: the version, and which store rows it holds."""
-    metadata = {_VERSION_KEY: str(catalog_version()).encode()}
+    metadata = {VERSION_KEY: str(catalog_version()).encode()}
     if len(rows):
-        metadata[_FIRST_ROW_KEY] = str(rows.min()).encode()
-        metadata[_LAST_ROW_KEY] = str(rows.max()).encode()
+        metadata[FIRST_ROW_KEY] = str(rows.min()).encode()
+        metadata[LAST_ROW_KEY] = str(rows.max()).encode()
     return metadata
-
-
-def _first_row(part: Any) -> int:
-    """Return the first store row of a part; a part without stars may stand anywhere."""
-    return int(part.schema.metadata.get(_FIRST_ROW_KEY, b"-1"))
-
-
-def _check_unique(apstar_id: Any) -> None:
-    """Refuse a catalogue in which a spectrum occurs twice."""
-    counts = pc.value_counts(apstar_id)
-    repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values").to_pylist()
-    if repeated:
-        raise IntegrityError(
-            f"{len(repeated)} stars are twice in the parts, {repeated[0]} among them; "
-            "remove the parts and run the same again"
-        )
 
 
 def _single(estimate: DoubleArray) -> FloatArray:

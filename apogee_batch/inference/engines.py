@@ -1,82 +1,82 @@
-"""What computes the forward pass: one seam, so that faster engines can take torch's place."""
+"""What computes the forward passes: one seam, so that an engine can take another one's place."""
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
-import numpy as np
-import torch
-
-from apogee_batch.network.model import SpectrumNet
-from apogee_batch.network.scaling import InputTransform, LabelScaler
+from apogee_batch.inference.noise import NoiseKey
 from apogee_batch.schema import DoubleArray, FloatArray
 
-MAX_ROWS_PER_FORWARD_CPU = 26  # activations then stay near the caches; 101 rows are 4 x 26
+Precision = Literal["exact", "fast"]
+EngineChoice = Literal["auto", "kernel", "openvino", "torch", "cuda"]
+
+
+@dataclass(frozen=True)
+class StarBatch:
+    """Some stars as an engine wants them.
+
+    Attributes
+    ----------
+    flux : ndarray of float32, shape (n_stars, n_pixels)
+        Spectra as stored; gaps hold 0.
+    err : ndarray of float32, shape (n_stars, n_pixels)
+        Standard deviation of the noise, from `cap_err`; 0 where there is none.
+    keys : tuple of NoiseKey, length n_stars
+    """
+
+    flux: FloatArray
+    err: FloatArray
+    keys: tuple[NoiseKey, ...]
+
+    def __post_init__(self) -> None:
+        if not (self.flux.shape == self.err.shape and len(self.flux) == len(self.keys)):
+            raise ValueError("flux, err and keys of a batch belong to the same stars")
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def part(self, start: int, stop: int) -> "StarBatch":
+        """Return some of the stars."""
+        return StarBatch(self.flux[start:stop], self.err[start:stop], self.keys[start:stop])
 
 
 class Engine(Protocol):
-    """Predict labels of the rows of one star."""
+    """Predict labels of noisy copies of spectra.
 
-    def predict(self, flux: FloatArray, clean_flux: FloatArray) -> DoubleArray:
-        """Return physical labels, shape (n_rows, n_labels), of noisy copies of one clean spectrum.
+    A star's numbers depend on its key and its spectrum alone: not on the other stars of a call, nor on how
+    many there are, nor on threads.
+
+    Attributes
+    ----------
+    name : str
+        "torch", "openvino", "kernel" or "cuda".
+    precision : {"exact", "fast"}
+        "exact": float32 throughout. "fast": 16 bits, for the differences from the clean spectrum only.
+    stars_per_call : int
+        How many stars it takes best at once.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102  described above
+
+    @property
+    def precision(self) -> Precision: ...  # noqa: D102
+
+    @property
+    def stars_per_call(self) -> int: ...  # noqa: D102
+
+    def predict(self, stars: StarBatch, n_realizations: int) -> DoubleArray:
+        """Return physical labels of clean spectra and of their realizations.
 
         Parameters
         ----------
-        flux : ndarray of float32, shape (n_rows, n_pixels)
-            Copies of the spectrum.
-        clean_flux : ndarray of float32, shape (n_pixels,)
-            The spectrum itself, whose scale all copies share.
+        stars : StarBatch
+            One or more.
+        n_realizations : int
+            Noisy copies flux + err * normal of each spectrum, the normals as `draw_normals` gives them.
+
+        Returns
+        -------
+        ndarray of float64, shape (n_stars, 1 + n_realizations, n_labels)
+            The clean spectrum comes first.
         """
         ...
-
-
-class TorchEngine:
-    """Plain torch in exact float32: the reference that every other engine is compared with.
-
-    Every forward pass has the same shape, and a star always begins one: its numbers cannot depend on
-    its neighbours.
-
-    Parameters
-    ----------
-    model : SpectrumNet
-        The trained network.
-    transform : InputTransform
-        How the network wants its input.
-    scaler : LabelScaler
-        From standardised to physical labels.
-    device : str
-        A torch device, "cpu" or "cuda".
-    """
-
-    def __init__(
-        self, model: SpectrumNet, transform: InputTransform, scaler: LabelScaler, *, device: str = "cpu"
-    ) -> None:
-        # TF32 is on by default for convolutions and makes sigma 11 percent too large at SNR 1000.
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cuda.matmul.allow_tf32 = False
-        self._model = model.to(device).eval()
-        self._transform = transform
-        self._scaler = scaler
-        self._device = torch.device(device)
-
-    def predict(self, flux: FloatArray, clean_flux: FloatArray) -> DoubleArray:
-        """Return physical labels of copies of one spectrum; see `Engine.predict`."""
-        n_rows = len(flux)
-        rows_per_forward = self._rows_per_forward(n_rows)
-        padded = -(-n_rows // rows_per_forward) * rows_per_forward
-        rows = np.zeros((padded, flux.shape[1]), np.float32)
-        rows[:n_rows] = flux
-        with torch.inference_mode():
-            scale = self._transform.scale(torch.from_numpy(clean_flux[None]))
-            inputs = self._transform.apply(torch.from_numpy(rows).to(self._device), scale.to(self._device))
-            starts = range(0, padded, rows_per_forward)
-            features = [self._model.extract_features(inputs[i : i + rows_per_forward]) for i in starts]
-            # The fully connected layers once for all rows: reading their 17 MB of weights is what they cost.
-            standardised = self._model.predict_from_features(torch.cat(features))
-            labels = self._scaler.to_physical(standardised[:n_rows].cpu())  # (n_rows, n_labels)
-        return labels.numpy()
-
-    def _rows_per_forward(self, n_rows: int) -> int:
-        """Cut the rows of a star into equal forward passes with as little padding as possible."""
-        if self._device.type != "cpu":
-            return n_rows
-        n_forwards = -(-n_rows // MAX_ROWS_PER_FORWARD_CPU)
-        return -(-n_rows // n_forwards)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from apogee_batch.inference.engines import Engine
-from apogee_batch.inference.realizations import ErrCap, draw_realizations, star_seed
+from apogee_batch.inference.engines import Engine, StarBatch
+from apogee_batch.inference.noise import derive_noise_key
+from apogee_batch.inference.realizations import ErrCap, cap_err
 from apogee_batch.schema import N_LABELS, DoubleArray, FloatArray
 
 
@@ -31,6 +32,13 @@ class LabelEstimates:
         shape = (len(self.mean), N_LABELS)
         if not self.mean.shape == self.std.shape == self.clean.shape == shape:
             raise ValueError(f"mean, std and clean should all have the shape {shape}")
+
+    @classmethod
+    def joined(cls, parts: Sequence["LabelEstimates"]) -> "LabelEstimates":
+        """Return the estimates of some batches, one after the other; of none, no star's."""
+        none = np.empty((0, N_LABELS))
+        columns = ([none, *(getattr(part, name) for part in parts)] for name in ("mean", "std", "clean"))
+        return cls(*map(np.concatenate, columns))
 
 
 def estimate_labels(
@@ -64,15 +72,32 @@ def estimate_labels(
     -------
     LabelEstimates
     """
+    stars = prepare_stars(star_keys, flux, err, run_seed=run_seed, cap=cap)
+    return estimate_batch(engine, stars, n_realizations)
+
+
+def prepare_stars(
+    star_keys: Sequence[str],
+    flux: FloatArray,
+    err: FloatArray,
+    *,
+    run_seed: int,
+    cap: ErrCap = ErrCap.MEDIAN,
+) -> StarBatch:
+    """Make of some stars what an engine takes; for the parameters see `estimate_labels`."""
+    capped = np.stack([cap_err(each, cap) for each in err]) if len(err) else err
+    return StarBatch(flux, capped, tuple(derive_noise_key(run_seed, key) for key in star_keys))
+
+
+def estimate_batch(engine: Engine, stars: StarBatch, n_realizations: int) -> LabelEstimates:
+    """Estimate labels of stars that are prepared; see `estimate_labels`."""
     if n_realizations < 2:
         raise ValueError(f"{n_realizations} realizations have no standard deviation; ask for 2 or more")
-    shape = (len(star_keys), N_LABELS)
+    shape = (len(stars), N_LABELS)
     mean, std, clean = np.empty(shape), np.empty(shape), np.empty(shape)
-    for i, key in enumerate(star_keys):
-        copies = draw_realizations(
-            flux[i], err[i], n_realizations=n_realizations, seed=star_seed(run_seed, key), cap=cap
-        )
-        labels = engine.predict(np.concatenate([flux[i][None], copies]), flux[i])
-        clean[i] = labels[0]
-        mean[i], std[i] = labels[1:].mean(axis=0), labels[1:].std(axis=0, ddof=1)
+    for start in range(0, len(stars), engine.stars_per_call):
+        some = slice(start, min(start + engine.stars_per_call, len(stars)))
+        labels = engine.predict(stars.part(some.start, some.stop), n_realizations)
+        clean[some] = labels[:, 0]
+        mean[some], std[some] = labels[:, 1:].mean(axis=1), labels[:, 1:].std(axis=1, ddof=1)
     return LabelEstimates(mean, std, clean)

@@ -67,7 +67,7 @@ class Learner:
         number: int,
         learning_rate: float,
         drop: Callable[[Tensor], Tensor] | None,
-    ) -> float:
+    ) -> Tensor:
         """Take one step down the gradient of a batch.
 
         Parameters
@@ -86,8 +86,8 @@ class Learner:
 
         Returns
         -------
-        float
-            Mean squared error of the batch before the step.
+        Tensor
+            Mean squared error of the batch before the step; a number, but to ask for it waits for a GPU.
         """
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate
@@ -101,7 +101,7 @@ class Learner:
                 torch._foreach_lerp_(
                     list(self.average.parameters()), list(self.model.parameters()), 1 - decay
                 )
-        return float(loss.detach())
+        return loss.detach()
 
     def _descend(
         self, inputs: Tensor, labels: Tensor, share: Share, drop: Callable[[Tensor], Tensor] | None

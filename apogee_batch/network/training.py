@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from apogee_batch.errors import ApogeeBatchError, UsageError
 from apogee_batch.files import canonical_json, sha256_of_text
-from apogee_batch.network.augmentation import add_noise
 from apogee_batch.network.diagnosis import explain_plateau
 from apogee_batch.network.draws import derive_generator, draw_adaptation_rows, draw_batches, make_dropout
 from apogee_batch.network.header import CheckpointHeader
+from apogee_batch.network.inputs import TrainingInputs
 from apogee_batch.network.learner import Learner
 from apogee_batch.network.memory import keep_freed_memory
 from apogee_batch.network.ranks import ALONE, Ranks, Share, digest_of, join
@@ -146,7 +146,7 @@ class _Trainer:
         self.key = sha256_of_text(canonical_json([recipe.to_json(), seed, self.data_hash]))
         self.transform = recipe.transform
         self.scaler = LabelScaler.from_labels(training_set.labels[training_set.rows("train")])
-        self.labels = self.scaler.standardise(torch.from_numpy(training_set.labels.copy())).float()
+        self.inputs = TrainingInputs(training_set, recipe, self.scaler, device=device)
         self.n_train, self.n_dev = training_set.counts("train"), training_set.counts("dev")
         self.dev_rows = training_set.rows("dev")
         self.adapts = can_adapt(self.n_train, self.n_dev, recipe)
@@ -174,24 +174,24 @@ class _Trainer:
         batches = self._batches(progress)
         drop = make_dropout(recipe, seed=seed, epoch=epoch, device=self.device)
         noise = derive_generator(seed, "augmentation", epoch, device=self.device)
-        loss_sum, rate = 0.0, recipe.adaptation_learning_rate
-        for i, batch in enumerate(batches):
-            step = progress.step + i
-            if is_main:
-                rate = recipe.learning_rate_at(step, n_total=len(batches) * recipe.max_epochs)
-            share = Share.of(len(batch), self.ranks)
-            inputs, labels = self._read(batch, noise, share)
-            loss = self.learner.step(
-                inputs,
-                labels,
-                share=share,
-                number=step,
-                learning_rate=rate,
-                drop=None if drop is None else drop(share),
-            )
-            loss_sum += loss * len(batch)
-            if self.on_step is not None:
-                self.on_step(i + 1, len(batches))
+        loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        rate = recipe.adaptation_learning_rate
+        with closing(self.inputs.each(batches, noise=noise, ranks=self.ranks)) as prepared:
+            for i, (batch, (inputs, labels)) in enumerate(zip(batches, prepared, strict=True)):
+                step, share = progress.step + i, Share.of(len(batch), self.ranks)
+                if is_main:
+                    rate = recipe.learning_rate_at(step, n_total=len(batches) * recipe.max_epochs)
+                loss = self.learner.step(
+                    inputs,
+                    labels,
+                    share=share,
+                    number=step,
+                    learning_rate=rate,
+                    drop=None if drop is None else drop(share),
+                )
+                loss_sum += loss.double() * len(batch)
+                if self.on_step is not None:
+                    self.on_step(i + 1, len(batches))
         by_type = self._evaluate()
         after = judge(progress, by_type, self.n_dev, n_steps=len(batches), recipe=recipe)
         n_spectra = sum(map(len, batches))
@@ -204,7 +204,7 @@ class _Trainer:
             n_spectra=n_spectra,
             n_steps=len(batches),
             learning_rate=rate,
-            train_loss=loss_sum / n_spectra,
+            train_loss=loss_sum.item() / n_spectra,
             dev_loss=mean_loss(by_type, self.n_dev, by_type),
             dev_loss_by_type=by_type,
             is_best=after.best_epoch == after.epoch,
@@ -232,22 +232,13 @@ class _Trainer:
             rows, min_steps = draw_adaptation_rows(self.data, recipe, seed=seed, round_=progress.round), 0
         return draw_batches(rows, recipe.batch_size, min_steps=min_steps, seed=seed, epoch=progress.epoch)
 
-    def _read(
-        self, rows: RowArray, noise: torch.Generator | None = None, share: Share | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Return input and standardised labels of (a share of) some rows; noise is drawn for all of them."""
-        own = slice(None) if share is None else share.slice
-        flux = torch.from_numpy(self.data.flux[rows]).to(self.device)
-        scale = self.transform.scale(flux[own])
-        if noise is not None and self.recipe.noise > 0:
-            flux = add_noise(flux, self.recipe.noise, noise)
-        return self.transform.apply(flux[own], scale), self.labels[rows[own]].to(self.device)
-
     def _evaluate(self) -> dict[str, float]:
         """Return the dev loss of each data type; the ranks share the batches."""
         starts = range(0, len(self.dev_rows), EVALUATION_BATCH)
         own = starts[Share.of(len(starts), self.ranks).slice]
-        losses = self.learner.losses(self._read(self.dev_rows[i : i + EVALUATION_BATCH]) for i in own)
+        batches = [self.dev_rows[i : i + EVALUATION_BATCH] for i in own]
+        with closing(self.inputs.each(batches)) as prepared:
+            losses = self.learner.losses(prepared)
         losses = join(self.ranks.gather(losses.numpy()))
         types = self.data.data_type[self.dev_rows]
         return {t: losses[torch.from_numpy(types == t)].mean().item() for t in self.n_dev}

@@ -13,9 +13,10 @@ from typing import Any
 from apogee_batch.errors import ApogeeBatchError, IncompleteRunError, IntegrityError, UsageError
 from apogee_batch.exits import explain_system_error
 from apogee_batch.files import read_sealed_json, sha256_of_file
-from apogee_batch.run.catalog_run import inference_ledger, inference_settings
+from apogee_batch.inference.engines import EngineChoice
+from apogee_batch.run.catalog_run import inference_ledger
 from apogee_batch.run.config import Device
-from apogee_batch.run.infer import INPUTS, infer_shard
+from apogee_batch.run.infer import INPUTS, infer_shard, inference_settings
 from apogee_batch.run.ledger import Ledger, ShardReport, find_damage
 from apogee_batch.run.lock import refuse_if_locked
 from apogee_batch.run.plan import LOCK_FILE, PLAN_FILE, compare_plans, read_plan, software_versions
@@ -32,7 +33,12 @@ NEEDS_MODEL = (
 
 
 def run_shard(
-    plan: Path, index: int, *, device: Device = "auto", progress: ProgressView | None = None
+    plan: Path,
+    index: int,
+    *,
+    device: Device = "auto",
+    engine: EngineChoice = "auto",
+    progress: ProgressView | None = None,
 ) -> list[str]:
     """Do one shard of a run in this process and commit it.
 
@@ -49,6 +55,8 @@ def run_shard(
         Which of the plan's shards, counted from 0.
     device : {"auto", "cpu", "cuda"}
         Where the network runs.
+    engine : str
+        What computes it, or "auto".
     progress : ProgressView, optional
         Told what is done, and where.
 
@@ -66,7 +74,7 @@ def run_shard(
     """
     run = plan.absolute().parent if plan.name == PLAN_FILE else plan.absolute()
     try:
-        return _run_shard(run, index, device, progress or SilentView())
+        return _run_shard(run, index, (device, engine), progress or SilentView())
     except ApogeeBatchError as error:
         raise type(error)(f"on {_place()}: {error}") from error
     except (OSError, MemoryError) as error:
@@ -83,7 +91,9 @@ def planned_ledger(run: Path, plan: dict[str, Any]) -> Ledger:
     return inference_ledger(run, plan, plan["model"]["given"])
 
 
-def _run_shard(run: Path, index: int, device: Device, progress: ProgressView) -> list[str]:
+def _run_shard(
+    run: Path, index: int, computer: tuple[Device, EngineChoice], progress: ProgressView
+) -> list[str]:
     plan = _read_whole_plan(run)
     last = len(plan["shards"]) - 1
     if not 0 <= index <= last:
@@ -97,7 +107,8 @@ def _run_shard(run: Path, index: int, device: Device, progress: ProgressView) ->
     store, model = _read_paths(run)
     _check_as_planned(run, store, plan)
     progress.say(f"{told} on {_place()}")
-    settings = inference_settings(plan, plan["model"]["given"], device)
+    device, engine = computer
+    settings = inference_settings(plan, plan["model"]["given"], device=device, engine=engine)
     try:
         report = infer_shard(str(store), str(run), str(model), settings, shard)
         _commit(run, plan, ledger, report)

@@ -19,7 +19,7 @@ from apogee_batch.run.catalog_run import (
     publish_catalog,
     remove_run_leftovers,
 )
-from apogee_batch.run.config import Device, InferenceSettings, RunConfig
+from apogee_batch.run.config import InferenceSettings, RunConfig
 from apogee_batch.run.infer import INPUTS
 from apogee_batch.run.ledger import ShardReport
 from apogee_batch.run.lock import Lock
@@ -59,14 +59,14 @@ def plan_array(store: Path, out: Path, plan: dict[str, Any], *, model: Path, con
     missing = _missing(plan, planned_ledger(out, plan).done())
     n_shards = len(plan["shards"])
     command = ["apogee-batch", "run-catalog", str(store), "--model", str(model), "--out", str(out)]
-    options = [*_options(config.inference), *_device_option(config.cluster.device)]
+    options = _inference_options(config.inference) + _device_option(config)
     finish = shlex.join([*command, *options, "--finalise"])
     if not missing:
         return [f"{out}: all {n_shards} shards are done; publish them with:", f"  {finish}"]
     (out / "logs").mkdir(exist_ok=True)  # Slurm starts no task whose log has no folder
     return [
         f"{out}: {len(missing)} of {n_shards} shards to do; each is a task of a job array:",
-        f"  {_submission(out, missing, config.cluster.device)}",
+        f"  {_submission(out, missing, config)}",
         "when all have ended:",
         f"  {finish}",
     ]
@@ -94,7 +94,7 @@ def finalise(
     for problem in ledger.problems(done):
         progress.say(f"WARNING: {problem}; its shard is to be done again")
     if missing := _missing(plan, done):
-        command = _submission(out, missing, config.cluster.device)
+        command = _submission(out, missing, config)
         raise IncompleteRunError(
             f"{out}: {len(missing)} of {len(plan['shards'])} shards are missing: {index_ranges(missing)}; "
             f"wait if tasks still run, else do them with '{command}', then give this command again; where a "
@@ -117,19 +117,23 @@ def _missing(plan: dict[str, Any], done: Mapping[int, ShardReport]) -> list[int]
     return [index for index, shard in enumerate(plan["shards"]) if shard not in done]
 
 
-def _options(settings: InferenceSettings) -> list[str]:
+def _inference_options(settings: InferenceSettings) -> list[str]:
     """Return the options that say what differs from the defaults."""
-    said = settings.model_dump(exclude_defaults=True)
-    return [word for key, value in said.items() for word in (f"--{key.replace('_', '-')}", f"{value}")]
+    return _as_options(settings.model_dump(exclude_defaults=True))
 
 
-def _submission(out: Path, missing: list[int], device: Device) -> str:
+def _submission(out: Path, missing: list[int], config: RunConfig) -> str:
     """Return the command that starts an array for some shards."""
     log = str(out).replace("%", "%%") + "/logs/array-%A_%a.log"
     tasks = f"--array={index_ranges(missing)}%{AT_ONCE}"
-    options = _device_option(device)
+    engine = config.inference.model_dump(include={"engine"}, exclude_defaults=True)
+    options = _as_options(engine) + _device_option(config)
     return shlex.join(["sbatch", tasks, f"--output={log}", ARRAY_SCRIPT, str(out), *options])
 
 
-def _device_option(device: Device) -> list[str]:
-    return [] if device == "auto" else ["--device", device]
+def _device_option(config: RunConfig) -> list[str]:
+    return _as_options(config.cluster.model_dump(include={"device"}, exclude_defaults=True))
+
+
+def _as_options(settings: dict[str, Any]) -> list[str]:
+    return [word for key, value in settings.items() for word in (f"--{key.replace('_', '-')}", f"{value}")]

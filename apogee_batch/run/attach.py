@@ -8,7 +8,7 @@ from apogee_batch.errors import UsageError
 from apogee_batch.files import write_table
 from apogee_batch.labels.attach import attach_labels
 from apogee_batch.labels.tables import read_label_table
-from apogee_batch.run.store_tables import ATTACHED, note_tables
+from apogee_batch.run.store_tables import ATTACHED, ROW_GROUP_STARS, note_tables
 from apogee_batch.store.spectra import open_store
 from apogee_batch.store.tables import LABELS, UNMATCHED, read_stars, table_path
 
@@ -68,7 +68,7 @@ def attach_tables(
         )
     written = [
         write_table(table_path(store, UNMATCHED), attached.unmatched),
-        write_table(table_path(store, LABELS), attached.table),
+        write_table(table_path(store, LABELS), attached.table, row_group_size=ROW_GROUP_STARS),
     ]
     note_tables(store, ATTACHED, written)
     return AttachSummary(attached.counts, table_path(store, UNMATCHED))

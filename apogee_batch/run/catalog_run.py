@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from apogee_batch.errors import IntegrityError, UsageError
-from apogee_batch.files import read_json, remove_leftovers, write_sealed_json, write_table
+from apogee_batch.files import remove_leftovers, write_sealed_json, write_table
+from apogee_batch.inference.noise import NOISE_DEFINITION
 from apogee_batch.network.checkpoint import Checkpoint, load_checkpoint
 from apogee_batch.network.recipe import load_recipe
 from apogee_batch.report.tables import Results
 from apogee_batch.run.bad_inputs import REJECTS_SO_FAR, BadInputs, describe_rejects
 from apogee_batch.run.clusters import Workers
-from apogee_batch.run.config import Device, RunConfig
+from apogee_batch.run.config import RunConfig
 from apogee_batch.run.infer import (
     INPUTS,
     PARTS,
@@ -21,19 +22,20 @@ from apogee_batch.run.infer import (
     copy_inputs,
     hash_inputs,
     infer_shard,
+    inference_settings,
     shard_sizes,
 )
 from apogee_batch.run.ledger import Ledger, ShardReport
 from apogee_batch.run.lock import Lock
 from apogee_batch.run.plan import LEDGER_FOLDER, run_id, set_aside, settle_plan, software_versions
 from apogee_batch.run.progress import ProgressView
-from apogee_batch.run.publish import MANIFEST_FILE, killed_stars, publish
+from apogee_batch.run.publish import killed_stars, publish
 from apogee_batch.run.stages import run_shards
-from apogee_batch.run.store_tables import require_whole_tables
+from apogee_batch.run.store_tables import read_some, read_star_rows, require_whole_tables
 from apogee_batch.run.train import plan_training, run_training, store_fingerprint
 from apogee_batch.schema import catalog_version
 from apogee_batch.store.spectra import open_store
-from apogee_batch.store.tables import REJECTS, STARS, read_stars, read_table
+from apogee_batch.store.tables import REJECTS, STARS
 
 MODEL_FOLDER = "model"
 SETTINGS_FILE = "settings.json"
@@ -68,7 +70,7 @@ def plan_run(store: Path, out: Path, model: Path | None, config: RunConfig) -> d
     The cluster is not part of it: the numbers do not depend on where they are computed.
     """
     require_whole_tables(store)
-    stars = read_stars(store)  # an unfinished ingest is told here, before anything is written
+    stars = read_star_rows(store)  # an unfinished ingest is told here, before anything is written
     if len(stars) == 0:
         raise UsageError(f"{store}: holds no star, see its {REJECTS}.parquet; ingest files that can be used")
     if model is None:
@@ -85,6 +87,8 @@ def plan_run(store: Path, out: Path, model: Path | None, config: RunConfig) -> d
         "realizations": config.inference.realizations,
         "seed": config.inference.seed,
         "err_cap": config.inference.err_cap,
+        "noise": NOISE_DEFINITION,
+        "precision": config.inference.precision,
         "catalog_version": catalog_version(),
         "software": software_versions(),
     }
@@ -201,11 +205,13 @@ def infer_catalog(
     done = ledger.done()
     for problem in ledger.problems(done):
         progress.say(f"WARNING: {problem}; its shard is done again")
-    stars = read_table(out / INPUTS / f"{STARS}.parquet")
+    stars = read_some(out / INPUTS / f"{STARS}.parquet", ["row"])
     sizes = shard_sizes(stars, open_store(store).shard_stars)
     todo = {shard: sizes[shard] for shard in plan["shards"] if shard not in done}
     progress.start("infer", len(stars), "stars", done=sum(report.n_inputs for report in done.values()))
-    settings = inference_settings(plan, checkpoint.sha256, config.cluster.device)
+    settings = inference_settings(
+        plan, checkpoint.sha256, device=config.cluster.device, engine=config.inference.engine
+    )
     task = partial(infer_shard, str(store), str(out), str(folder), settings)
     bad = count_bad(out, ledger, done, len(stars), config)
 
@@ -227,16 +233,9 @@ def publish_catalog(
     if len(devices) > 1:
         progress.say(f"WARNING: computed on {' and '.join(devices)}; bytes are equal on one kind only")
     made_by = (checkpoint.sha256, checkpoint.header)
-    found = publish(out, reports, plan=plan, model=made_by, devices=devices)
+    published = publish(out, reports, plan=plan, model=made_by, devices=devices)
     (out / REJECTS_SO_FAR).unlink(missing_ok=True)
-    manifest = read_json(out / MANIFEST_FILE)
-    return CatalogRun(out, run_id(plan), manifest["stars"], manifest["rejects"], found)
-
-
-def inference_settings(plan: dict[str, Any], model_sha256: str, device: Device) -> dict[str, Any]:
-    """Return what the task of a shard is told beside paths."""
-    planned = {key: plan[key] for key in ("realizations", "seed", "err_cap")}
-    return planned | {"model_sha256": model_sha256, "device": device}
+    return CatalogRun(out, run_id(plan), published.n_stars, published.n_rejects, published.results)
 
 
 def count_bad(

@@ -12,6 +12,7 @@ from apogee_batch.run.catalog_run import CatalogRun, begin_run, run_catalog
 from apogee_batch.run.clusters import open_workers
 from apogee_batch.run.config import ORDINARY, ClusterSettings, Going, RunConfig
 from apogee_batch.run.dry_run import describe_run
+from apogee_batch.run.finished import count_left, no_more_than_needed, publish_if_done
 from apogee_batch.run.ingest_command import ingest
 from apogee_batch.run.ingest_plan import require_finished_ingest, store_lock
 from apogee_batch.run.lock import Lock, hold_lock
@@ -186,6 +187,11 @@ def _run_with_workers(
     """Make the catalogue with workers that are told what to do by this process."""
     n_ranks = plan["model"].get("trained", {}).get("workers", 1)
     cluster = config.cluster if config.cluster.kind == "local" else _for_training(config.cluster, n_ranks)
+    if model is not None:
+        finished = publish_if_done(out, plan, model, config, progress, lock)
+        if finished is not None:
+            return finished
+        cluster = no_more_than_needed(cluster, count_left(out, plan))
     with open_workers(
         cluster, logs=out / "logs", role="gpu", folders=(store, out), progress=progress
     ) as workers:

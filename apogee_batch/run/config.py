@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, get_args
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from apogee_batch.errors import UsageError
+from apogee_batch.inference.engines import EngineChoice, Precision
 from apogee_batch.run.job_settings import Interface, JobSettings, QueueKind, Role, Section
 
 ClusterKind = Literal["local", "serial", "address", "slurm", "pbs", "sge", "lsf", "htcondor"]
@@ -40,6 +41,8 @@ class InferenceSettings(Section):
     realizations: int = Field(100, ge=2, le=100_000)
     seed: int = Field(0, ge=0, lt=2**63)
     err_cap: Literal["median", "mean"] = "median"
+    precision: Precision = "exact"
+    engine: EngineChoice = "auto"
     max_bad_fraction: float = Field(MAX_BAD_FRACTION, ge=0, le=1)
 
 

@@ -3,6 +3,8 @@
 import torch
 
 from apogee_batch.errors import UsageError
+from apogee_batch.inference.engines import Engine
+from apogee_batch.inference.kernel_engine import PORTABLE
 from apogee_batch.run.config import Device
 
 
@@ -24,7 +26,20 @@ def choose_device(wanted: Device) -> str:
 
 
 def device_name(device: str) -> str:
-    """Return what the run's records call a device: numbers are equal on the same kind only."""
+    """Return the kind of a device for the records: torch gives equal bytes on one kind only."""
     return (
         torch.cuda.get_device_name() if device == "cuda" else f"cpu {torch.backends.cpu.get_cpu_capability()}"
     )
+
+
+def describe_computer(engine: Engine, device: str) -> str:
+    """Return what the run's records call that which computed: bytes are equal on the same kind only.
+
+    Parameters
+    ----------
+    engine : Engine
+    device : {"cpu", "cuda"}
+    """
+    # The kernel adds in the same order, and rounds alike, on all CPUs that it has a variant for.
+    is_alike = getattr(engine, "variant", PORTABLE) != PORTABLE
+    return f"{'cpu' if is_alike else device_name(device)}, {engine.name} {engine.precision}"

@@ -9,6 +9,7 @@ from apogee_batch.run.ingest_plan import IngestPlan
 from apogee_batch.run.ingest_tables import ingest_ledger
 from apogee_batch.run.plan import read_plan
 from apogee_batch.run.train import is_trained
+from apogee_batch.run.train_task import MAX_BYTES_IN_MEMORY
 from apogee_batch.store.spectra import STAR_ARRAYS, open_store
 from apogee_batch.store.tables import read_labels, read_stars
 from apogee_batch.survey.pixels import N_PIXELS
@@ -94,5 +95,5 @@ def _describe_training(store: Path, folder: Path, config: RunConfig) -> str:
         return "training: done already"
     labels = read_labels(store)
     n_labels = 0 if labels is None else len(labels)
-    memory = PROCESS_GIB + 2.5 + 2 * _spectra_gib(n_labels, 1)
+    memory = PROCESS_GIB + 2.5 + min(_spectra_gib(n_labels, 1), MAX_BYTES_IN_MEMORY / GIB)
     return f"training: recipe {config.training.recipe} on {n_labels} labelled spectra, about {memory:.1f} GiB"

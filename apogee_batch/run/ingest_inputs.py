@@ -7,18 +7,20 @@ import json
 import math
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from apogee_batch.errors import IntegrityError, UsageError
 from apogee_batch.files import canonical_json, write_bytes
+from apogee_batch.run.plan import read_plan
 from apogee_batch.store.tables import read_table
 from apogee_batch.survey.apstar import Star
 
@@ -39,6 +41,7 @@ TIMES = ("mtime_ns", "ctime_ns")
 HASHED = [name for name in INPUTS_SCHEMA.names if name not in TIMES]
 MAYBE_UNKNOWN = ("ra", "dec", "j", "h", "k", "snr", "snr_header")  # NaN in a Star, null in JSON
 PLAN_KEY = b"apogee_batch.plan"
+BATCH = 1 << 16  # inputs that are Python objects at a time
 _encode = json.JSONEncoder(sort_keys=True).encode  # json.dumps would make an encoder for each star
 
 
@@ -136,9 +139,19 @@ def star_from_json(text: str) -> Star:
 
 def hash_of_inputs(table: pa.Table) -> str:
     """Return the hash of what is planned; the times of modification are no part of it."""
+    return _hash_columns(lambda name: (batch.column(0) for batch in table.select([name]).to_batches(BATCH)))
+
+
+def _hash_columns(batches: Callable[[str], Iterable[pa.Array]]) -> str:
+    """Return the hash of what `repr` makes of each column as a list, without ever holding one whole."""
     digest = sha256()
     for name in HASHED:
-        digest.update(repr(table[name].to_pylist()).encode())
+        before = b"["
+        for values in batches(name):
+            if len(values):
+                digest.update(before + repr(values.to_pylist())[1:-1].encode())
+                before = b", "
+        digest.update(b"]" if before == b", " else b"[]")
     return digest.hexdigest()
 
 
@@ -150,8 +163,10 @@ def write_inputs(folder: Path, table: pa.Table, plan: dict[str, Any]) -> None:
     stream = pa.BufferOutputStream()
     schema = INPUTS_SCHEMA.with_metadata({PLAN_KEY: canonical_json(plan).encode()})
     with pq.ParquetWriter(stream, schema, compression="zstd", write_page_checksum=True) as writer:
-        for shard in table["shard"].unique().to_pylist():
-            writer.write_table(table.filter(pc.equal(table["shard"], shard)).cast(schema))
+        shards = table["shard"].to_numpy()
+        starts = np.flatnonzero(np.diff(shards, prepend=-1)).tolist()  # the table is ordered by row
+        for start, stop in pairwise([*starts, len(table)]):
+            writer.write_table(table.slice(start, stop - start).cast(schema))
     write_bytes(folder / INPUTS_FILE, memoryview(stream.getvalue()))
 
 
@@ -176,6 +191,28 @@ def read_inputs(folder: Path) -> tuple[pa.Table, dict[str, Any]]:
             f"{folder / INPUTS_FILE}: not the inputs that were planned; give the ingest again"
         )
     return table.replace_schema_metadata(None), plan
+
+
+def planned_shards(folder: Path) -> tuple[list[int], dict[str, Any]]:
+    """Return the shards and the plan of an ingest, in little memory; raises like `read_inputs`."""
+    path = folder / INPUTS_FILE
+    shards = set[int]()
+    try:
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        plan: dict[str, Any] = json.loads((file.schema_arrow.metadata or {})[PLAN_KEY])
+
+        def batches(name: str) -> Iterator[pa.Array]:
+            for batch in file.iter_batches(BATCH, columns=[name]):
+                if name == "shard":
+                    shards.update(batch.column(0).unique().to_pylist())
+                yield batch.column(0)
+
+        is_whole = _hash_columns(batches) == plan["inputs_sha256"]
+    except (KeyError, ValueError, TypeError, OSError, pa.ArrowException):
+        is_whole = False
+    if not is_whole or read_plan(folder) != plan:
+        raise IntegrityError(f"{path}: not the inputs that were planned; give the ingest again")
+    return sorted(shards), plan
 
 
 def read_shard_inputs(folder: Path, shard: int) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from apogee_batch.errors import IntegrityError, RejectReason, UsageError
+from apogee_batch.run.in_flight import read_in_order
 from apogee_batch.run.ingest_inputs import (
     INPUTS_FILE,
     TIMES,
@@ -198,7 +199,7 @@ def plan_ingest(
     new = _without_known_files(store, inputs, earlier)
     if not new:
         return None
-    counts = [count_spectra(item.path, rows=rows) for item in new]
+    counts = list(read_in_order(lambda item: count_spectra(item.path, rows=rows), new))
     size = _shard_size(info, shard_stars, sum(counts))
     first_row = _next_row(earlier, size)
     table = lay_out(new, counts, size, first_row)

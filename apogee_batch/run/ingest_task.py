@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from apogee_batch.errors import RejectReason
 from apogee_batch.files import write_table
+from apogee_batch.run.in_flight import read_in_order
 from apogee_batch.run.ingest_inputs import read_shard_inputs, star_from_json
 from apogee_batch.run.ingest_tables import (
     CONTENTS,
@@ -21,12 +22,12 @@ from apogee_batch.run.ingest_tables import (
     star_table,
 )
 from apogee_batch.run.ledger import ShardReport, relative_digest
+from apogee_batch.schema import FloatArray, IntArray
 from apogee_batch.store.spectra import STAGING, open_store, write_shard
 from apogee_batch.store.tables import REJECTS, STARS
 from apogee_batch.survey.apstar import FileContent, RejectedSpectrum, Rows, Spectrum, read_apstar_file
 from apogee_batch.survey.identity import guess_apogee_id
 from apogee_batch.survey.pixels import N_PIXELS
-from apogee_batch.survey.spectrum import AnyArray
 
 
 @dataclass
@@ -35,8 +36,12 @@ class ShardContent:
 
     Attributes
     ----------
+    flux, err : ndarray of float32, shape (n_rows, n_pixels)
+        The spectra come first, in the order of their rows; what follows means nothing.
+    mask : ndarray of int32, shape (n_rows, n_pixels)
+        Likewise.
     spectra : list of Spectrum
-        In the order of their rows.
+        Views of those arrays.
     rows : list of int
         The store's row of each.
     rejects : list of RejectedSpectrum
@@ -47,11 +52,27 @@ class ShardContent:
         Files that gave a spectrum.
     """
 
+    flux: FloatArray
+    err: FloatArray
+    mask: IntArray
     spectra: list[Spectrum] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
     rejects: list[RejectedSpectrum] = field(default_factory=list)
     contents: list[FileContent] = field(default_factory=list)
     n_used: int = 0
+
+    @classmethod
+    def empty(cls, n_rows: int) -> "ShardContent":
+        """Return room for spectra; memory is taken as it is filled."""
+        flux, err = (np.empty((n_rows, N_PIXELS), np.float32) for _ in range(2))
+        return cls(flux, err, np.empty((n_rows, N_PIXELS), np.int32))
+
+    def add(self, spectrum: Spectrum, row: int) -> None:
+        """Take the next spectrum; to keep it apart and to stack them later would take twice the memory."""
+        i = len(self.spectra)
+        self.flux[i], self.err[i], self.mask[i] = spectrum.flux, spectrum.err, spectrum.mask
+        self.spectra.append(Spectrum(spectrum.star, self.flux[i], self.err[i], self.mask[i]))
+        self.rows.append(row)
 
 
 def ingest_shard(
@@ -92,9 +113,9 @@ def ingest_shard(
             info,
             shard,
             offset=offset.astype(np.int32),
-            flux=_stack([spectrum.flux for spectrum in content.spectra], np.float32),
-            err=_stack([spectrum.err for spectrum in content.spectra], np.float32),
-            mask=_stack([spectrum.mask for spectrum in content.spectra], np.int32),
+            flux=content.flux[: len(offset)],
+            err=content.err[: len(offset)],
+            mask=content.mask[: len(offset)],
         )
         for name, table in _tables(inputs, content).items():
             written.append(write_table(part_path(folder, name, shard), table, staging=base / STAGING))
@@ -118,10 +139,6 @@ def _tables(inputs: Sequence[dict[str, Any]], content: ShardContent) -> dict[str
     }
 
 
-def _stack(arrays: Sequence[AnyArray], dtype: type) -> AnyArray:
-    return np.stack(arrays) if arrays else np.empty((0, N_PIXELS), dtype)
-
-
 def read_files(inputs: Sequence[dict[str, Any]], rows: Rows, *, excluded: Sequence[int] = ()) -> ShardContent:
     """Read every file, and count those that gave a spectrum; a bad one costs its own rows only.
 
@@ -134,19 +151,21 @@ def read_files(inputs: Sequence[dict[str, Any]], rows: Rows, *, excluded: Sequen
     excluded : sequence of int
         Places of files that are not to be opened.
     """
-    found = ShardContent()
-    for place, record in enumerate(inputs):
+    found = ShardContent.empty(sum(record["n_rows"] for record in inputs))
+
+    def read(place: int) -> tuple[list[Spectrum] | RejectedSpectrum, FileContent]:
+        record = inputs[place]
         if place in excluded:
-            read: list[Spectrum] | RejectedSpectrum = _reject_unopened(Path(record["path"]))
-            content = FileContent(record["size"], None)
-        else:
-            read, content = _read_file(record, rows)
+            return _reject_unopened(Path(record["path"])), FileContent(record["size"], None)
+        return _read_file(record, rows)
+
+    for record, (spectra, content) in zip(inputs, read_in_order(read, range(len(inputs))), strict=True):
         found.contents.append(content)
-        if isinstance(read, RejectedSpectrum):
-            found.rejects.append(read)
+        if isinstance(spectra, RejectedSpectrum):
+            found.rejects.append(spectra)
             continue
-        found.spectra += read
-        found.rows += range(record["row"], record["row"] + len(read))
+        for i, spectrum in enumerate(spectra):
+            found.add(spectrum, record["row"] + i)
         found.n_used += 1
     return found
 

@@ -144,10 +144,11 @@ class Ledger:
         done : mapping of int to ShardReport
             What `done` returned.
         """
-        lines = [f"{path}: damaged ledger entry" for path in self.damaged()]
-        for report in self.entries():
-            files = () if report.shard in done else report.files
-            problems = ((file, find_damage(file, self._base)) for file in files)
+        whole = {self._path(shard) for shard in done}
+        suspects = [path for path in self._paths() if path not in whole]
+        lines = [f"{path}: damaged ledger entry" for path in suspects if _read_entry(path) is None]
+        for report in filter(None, map(self._read, suspects)):
+            problems = ((file, find_damage(file, self._base)) for file in report.files)
             lines += [f"{self._base / file.path}: {text}" for file, text in problems if text is not None]
         return lines
 

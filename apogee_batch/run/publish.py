@@ -1,7 +1,7 @@
 """The last stage: every part checked, one catalogue written, the manifest last of all."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,29 +9,52 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from apogee_batch.catalog.export import write_fits, write_parquet
-from apogee_batch.catalog.flags import mark_duplicates
-from apogee_batch.catalog.parts import read_parts
+from apogee_batch.catalog.merge import merge_parts, read_columns
+from apogee_batch.catalog.rows import CatalogRows
 from apogee_batch.errors import IntegrityError, RejectReason
 from apogee_batch.files import (
     FileDigest,
+    read_json,
+    read_sealed_json,
     sha256_of_file,
+    sha256_of_text,
     write_json,
     write_sealed_json,
     write_table,
     write_text,
 )
 from apogee_batch.network.header import CheckpointHeader
-from apogee_batch.report.figures import kiel_diagram, label_comparison
-from apogee_batch.report.tables import Results, results
+from apogee_batch.report.tables import Agreement, Results, results
 from apogee_batch.run.infer import INPUTS, KILLED, PARTS, STAGING, part_path
 from apogee_batch.run.ingest_tables import reject_table
-from apogee_batch.run.ledger import ShardReport, relative_digest
+from apogee_batch.run.ledger import ShardReport, WrittenFile, find_damage, relative_digest
 from apogee_batch.run.plan import run_id
+from apogee_batch.run.store_tables import count_rows, each_name, read_some
+from apogee_batch.schema import LABEL_NAMES
 from apogee_batch.store.tables import REJECTS, STARS, read_table
 from apogee_batch.survey.apstar import RejectedSpectrum
 
 MANIFEST_FILE = "manifest.json"
 TEXT_WIDTH = 110
+PARTS_HASH = "parts_sha256"
+COMPARED = (*LABEL_NAMES, *(f"{name}_label" for name in LABEL_NAMES), "data_set", "data_type")
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a published run left.
+
+    Attributes
+    ----------
+    n_stars, n_rejects : int
+        Rows of the catalogue; inputs that gave none.
+    results : Results
+        Agreement with the labels.
+    """
+
+    n_stars: int
+    n_rejects: int
+    results: Results
 
 
 def publish(
@@ -41,8 +64,10 @@ def publish(
     plan: dict[str, Any],
     model: tuple[str, CheckpointHeader],
     devices: Sequence[str],
-) -> Results:
+) -> Published:
     """Write catalogue, rejects, results and figures of a finished run; the manifest last.
+
+    A run that was published from the same parts, and whose files are all whole, stays as it is.
 
     Parameters
     ----------
@@ -57,11 +82,6 @@ def publish(
     devices : sequence of str
         What the parts were computed on, each kind named once or more.
 
-    Returns
-    -------
-    Results
-        Agreement with the labels.
-
     Raises
     ------
     IntegrityError
@@ -69,48 +89,81 @@ def publish(
         workers are not the stars of the run.
     """
     sha256, header = model
-    catalog = mark_duplicates(_read_all_parts(run, reports, plan["shards"]))
-    killed = killed_stars(run, list(reports.values()))
-    _check_stars(run, catalog, sum(report.n_rejected for report in reports.values()))
-    metadata = catalog_metadata(run_id(plan), plan, sha256)
-    files = {suffix: run / "catalog" / f"catalog.{suffix}" for suffix in ("parquet", "fits")}
-    rejects = pa.concat_tables([read_table(run / INPUTS / f"{REJECTS}.parquet"), killed])
-    written = [
-        write_parquet(catalog, files["parquet"], metadata=metadata, staging=run / STAGING),
-        write_fits(catalog, files["fits"], metadata=metadata, staging=run / STAGING),
-        write_table(run / "rejects.parquet", rejects),
-    ]
-    found, report = _write_report(run, catalog, header)
-    manifest = {
+    paths = _part_paths(run, reports, plan["shards"])
+    made_of = {
         "run_id": run_id(plan),
-        "stars": len(catalog),
-        "rejects": len(rejects),
         "model_sha256": sha256,
         "devices": sorted(set(devices)),
-        "files": [asdict(relative_digest(file, run)) for file in [*written, *report]],
+        PARTS_HASH: hash_of_parts([reports[shard] for shard in plan["shards"]]),
     }
-    write_sealed_json(run / MANIFEST_FILE, manifest)
-    return found
+    manifest = _read_published(run, made_of)
+    if manifest is not None:
+        return Published(manifest["stars"], manifest["rejects"], _read_results(run))
+    rows = merge_parts(paths)
+    _check_stars(run, paths, rows.summary.n_rows, sum(report.n_rejected for report in reports.values()))
+    rejects = [read_table(run / INPUTS / f"{REJECTS}.parquet"), killed_stars(run, list(reports.values()))]
+    metadata = catalog_metadata(run_id(plan), plan, sha256)
+    written = _write_tables(run, rows, pa.concat_tables(rejects), metadata)
+    compared = read_columns(paths, COMPARED)
+    found = results(compared, label_std=header.scaler.std)
+    written += _write_report(run, compared, found)
+    published = Published(rows.summary.n_rows, sum(map(len, rejects)), found)
+    files = [asdict(relative_digest(file, run)) for file in written]
+    counts = {"stars": published.n_stars, "rejects": published.n_rejects}
+    write_sealed_json(run / MANIFEST_FILE, made_of | counts | {"files": files})
+    return published
 
 
-def _read_all_parts(run: Path, reports: Mapping[int, ShardReport], shards: Sequence[int]) -> pa.Table:
-    """Read the parts; every one must be there before any is read."""
+def hash_of_parts(reports: Sequence[ShardReport]) -> str:
+    """Return one hash of the parts that a catalogue is made of, in its order."""
+    return sha256_of_text("".join(file.sha256 for report in reports for file in report.files))
+
+
+def _read_published(run: Path, made_of: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the manifest of a run that is published already; None where a file or an origin is another."""
+    try:
+        manifest = read_sealed_json(run / MANIFEST_FILE)
+        files = [WrittenFile(**file) for file in manifest["files"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    is_same = all(manifest.get(key) == value for key, value in made_of.items())
+    is_whole = is_same and not any(find_damage(file, run) for file in files)
+    return manifest if is_whole else None
+
+
+def _read_results(run: Path) -> Results:
+    """Read the agreement that was published; JSON keeps every digit."""
+    told = read_json(run / "report" / "results.json")
+    same = ("data_type", "data_set", "n_stars", "n_left_out", "mse")
+    agreements = [
+        Agreement(
+            **{key: group[key] for key in same},
+            rms=group["rms"] if group["n_stars"] else {},
+            label_spread=group["label_spread"] if group["n_stars"] else {},
+        )
+        for group in told["groups"]
+    ]
+    return Results(tuple(told["label_std"][name] for name in LABEL_NAMES), tuple(agreements))
+
+
+def _part_paths(run: Path, reports: Mapping[int, ShardReport], shards: Sequence[int]) -> list[Path]:
+    """Return the parts; every one must be there before any is read."""
     if missing := [shard for shard in shards if shard not in reports]:
         names = ", ".join(str(part_path(run, shard)) for shard in missing)
         raise IntegrityError(
             f"{len(missing)} parts are missing or damaged: {names}; give the same command again"
         )
-    return read_parts([part_path(run, shard) for shard in shards])
+    return [part_path(run, shard) for shard in shards]
 
 
-def _check_stars(run: Path, catalog: pa.Table, n_killed: int) -> None:
+def _check_stars(run: Path, paths: Sequence[Path], n_rows: int, n_killed: int) -> None:
     """Check that every star of the run is a row, or was left out and told; in the order of the store."""
-    stars = read_table(run / INPUTS / f"{STARS}.parquet")["apstar_id"].to_pylist()
-    rows = catalog["apstar_id"].to_pylist()
-    held = set(rows)
-    if rows != [name for name in stars if name in held] or len(rows) + n_killed != len(stars):
+    table = run / INPUTS / f"{STARS}.parquet"
+    n_stars, stars = count_rows(table), each_name(table)
+    is_in_order = all(name in stars for path in paths for name in each_name(path))  # takes from `stars`
+    if not is_in_order or n_rows + n_killed != n_stars:
         raise IntegrityError(
-            f"{run}: its parts, with {len(catalog)} stars, do not hold the {len(stars)} stars of "
+            f"{run}: its parts, with {n_rows} stars, do not hold the {n_stars} stars of "
             f"{run / INPUTS}; delete {run / PARTS} and give the same command again"
         )
 
@@ -120,7 +173,7 @@ def killed_stars(run: Path, reports: Sequence[ShardReport]) -> pa.Table:
     names = [name for report in reports for name in report.extra.get(KILLED, [])]
     if not names:
         return reject_table([])
-    stars = read_table(run / INPUTS / f"{STARS}.parquet")
+    stars = read_some(run / INPUTS / f"{STARS}.parquet", ["apstar_id", "apogee_id", "file"])
     text = (
         "each worker that estimated its labels was lost, as by a crash in native code or for want of memory"
     )
@@ -140,19 +193,34 @@ def catalog_metadata(name: str, plan: dict[str, Any], model_sha256: str) -> dict
         "seed": str(plan["seed"]),
         "n_realizations": str(plan["realizations"]),
         "err_cap": str(plan["err_cap"]),
+        "noise": str(plan["noise"]),
+        "precision": str(plan["precision"]),
         "software": f"apogee-batch {plan['software']['apogee-batch']}",
         "reference": "Olney et al. 2020, AJ 159, 182",
     }
 
 
-def _write_report(run: Path, catalog: pa.Table, header: CheckpointHeader) -> tuple[Results, list[FileDigest]]:
+def _write_tables(
+    run: Path, rows: CatalogRows, rejects: pa.Table, metadata: Mapping[str, str]
+) -> list[FileDigest]:
+    """Write the catalogue in its formats, and the rejects."""
+    files = {suffix: run / "catalog" / f"catalog.{suffix}" for suffix in ("parquet", "fits")}
+    return [
+        write_parquet(rows, files["parquet"], metadata=metadata, staging=run / STAGING),
+        write_fits(rows, files["fits"], metadata=metadata, staging=run / STAGING),
+        write_table(run / "rejects.parquet", rejects),
+    ]
+
+
+def _write_report(run: Path, compared: pa.Table, found: Results) -> list[FileDigest]:
     """Write the tables of agreement and the pictures."""
-    found = results(catalog, label_std=header.scaler.std)
+    from apogee_batch.report.figures import kiel_diagram, label_comparison  # half a second of matplotlib
+
     folder = run / "report"
     pictures = [folder / "kiel.png", folder / "labels.png"]
-    kiel_diagram(catalog, pictures[0])
-    label_comparison(catalog, pictures[1])
-    return found, [
+    kiel_diagram(compared, pictures[0])
+    label_comparison(compared, pictures[1])
+    return [
         write_json(folder / "results.json", found.to_json()),
         write_text(folder / "results.txt", found.to_text(TEXT_WIDTH)),
         *(FileDigest(path, path.stat().st_size, sha256_of_file(path)) for path in pictures),

@@ -20,10 +20,11 @@ from apogee_batch.run.attempts import run_alone
 from apogee_batch.run.clusters import SerialExecutor, Workers, available_cores
 from apogee_batch.run.config import QUEUE_KINDS, RunConfig
 from apogee_batch.run.gang.driver import train_together
-from apogee_batch.run.ingest_plan import ingest_folders, read_ingest
-from apogee_batch.run.ingest_tables import ingest_ledger
+from apogee_batch.run.ingest_inputs import planned_shards
+from apogee_batch.run.ingest_plan import ingest_folders
+from apogee_batch.run.ledger import Ledger
 from apogee_batch.run.lock import Lock
-from apogee_batch.run.plan import compare_plans, read_plan, set_aside, settle_plan, software_versions
+from apogee_batch.run.plan import compare_plans, read_plan, run_id, set_aside, settle_plan, software_versions
 from apogee_batch.run.progress import ProgressView
 from apogee_batch.run.store_tables import require_whole_tables
 from apogee_batch.run.train_task import train_network
@@ -47,9 +48,10 @@ def store_fingerprint(store: Path) -> str:
     """
     digest = sha256()
     for folder in ingest_folders(store):
-        plan = read_ingest(folder)
-        reports = {report.shard: report for report in ingest_ledger(store, plan).entries()}
-        for shard in plan.shards:
+        shards, plan = planned_shards(folder)
+        ledger = Ledger(folder / "ledger", store, run_id(plan))
+        reports = {report.shard: report for report in ledger.entries()}
+        for shard in shards:
             if shard not in reports:
                 raise IntegrityError(
                     f"{folder / 'ledger'}: the entry of shard {shard} is missing or damaged; give the "

@@ -1,5 +1,7 @@
 """What a worker does to train: read the labelled spectra, train, leave a model folder."""
 
+import shutil
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,12 @@ from apogee_batch.run.clusters import is_leaving
 from apogee_batch.run.config import Device
 from apogee_batch.run.devices import choose_device
 from apogee_batch.run.ingest_tables import check_spectra
-from apogee_batch.schema import LABEL_NAMES
-from apogee_batch.store.spectra import open_store, read_spectra
+from apogee_batch.schema import LABEL_NAMES, FloatArray, IntArray
+from apogee_batch.store.spectra import StoreInfo, open_store, read_spectra
 from apogee_batch.store.tables import read_labels
+from apogee_batch.survey.pixels import N_PIXELS
 
+MAX_BYTES_IN_MEMORY = 1 << 32  # spectra of 125,000 stars
 LEAVE_S = 120.0  # Dask ends the process of a worker half a minute after it was told to leave
 POLL_S = 0.5
 
@@ -39,7 +43,11 @@ class _OnWorker(Alone):
 
 
 def read_training_set(store: Path) -> TrainingSet:
-    """Read the labelled spectra of a store into memory: 34 kB a star.
+    """Read the labelled spectra of a store, 34 kB a star.
+
+    Up to 4 GiB of them are held in memory. More lie in a file without a name in the folder for temporary
+    files (`TMPDIR`), mapped into memory that the system can take back; in memory all the same if that disk is
+    full.
 
     Raises
     ------
@@ -59,13 +67,30 @@ def read_training_set(store: Path) -> TrainingSet:
     info, rows = open_store(store), labels["row"].to_numpy()
     for shard in np.unique(rows // info.shard_stars).tolist():
         check_spectra(info, shard, ("flux/",))
-    batch = read_spectra(info, rows, with_err=False)
     return TrainingSet(
-        flux=batch.flux,
+        flux=_read_flux(info, rows),
         labels=np.stack([labels[name].to_numpy() for name in LABEL_NAMES], axis=1).astype(np.float64),
         data_type=labels["data_type"].to_numpy(zero_copy_only=False).astype(str),
         data_set=data_set,
     )
+
+
+def _read_flux(info: StoreInfo, rows: IntArray) -> FloatArray:
+    """Read the flux of ascending rows shard by shard, shape (n_stars, n_pixels)."""
+    shape = (len(rows), N_PIXELS)
+    n_bytes = len(rows) * N_PIXELS * np.dtype(np.float32).itemsize
+    shards = rows // info.shard_stars
+    parts = (read_spectra(info, rows[shards == shard], with_err=False).flux for shard in np.unique(shards))
+    if n_bytes <= MAX_BYTES_IN_MEMORY or shutil.disk_usage(tempfile.gettempdir()).free < 2 * n_bytes:
+        flux, n_read = np.empty(shape, np.float32), 0
+        for part in parts:
+            flux[n_read : n_read + len(part)] = part
+            n_read += len(part)
+        return flux
+    with tempfile.TemporaryFile() as file:
+        for part in parts:
+            file.write(part.data)  # a full disk is an error here; in a mapped page it would end the process
+        return np.asarray(np.memmap(file, np.float32, "r", shape=shape))
 
 
 def train_network(

@@ -9,16 +9,15 @@ from typing import Any, cast
 
 import numpy as np
 import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec
 
 from apogee_batch.errors import IntegrityError, UsageError
 from apogee_batch.files import flush_file
 from apogee_batch.schema import store_arrays, store_version
+from apogee_batch.store.chunks import CHUNK_STARS, FIRST_LAYOUT, LEAST_CHUNK_STARS, ChunkLayout, choose_chunks
 from apogee_batch.survey.pixels import N_PIXELS, wavelength
 
-CHUNK_STARS = 16  # one star then costs 0.5 MB of flux and as much of err, uncompressed
 MAX_SHARD_STARS = 4096  # 140 MB of flux: about 200 files for the stars of DR14
-SHARDS_WANTED = 16  # a small survey is cut finer, so that several workers have work
+SHARDS_WANTED = 32  # a small survey is cut finer, so that 16 workers have two shards each, or more
 METADATA_FILE = "zarr.json"
 STAR_ARRAYS = ("flux", "err", "mask")
 NO_STAR_MASK = -1
@@ -67,10 +66,10 @@ class StoreInfo:
 
 
 def choose_shard_stars(n_stars: int) -> int:
-    """Return the rows of a shard for a survey of `n_stars`: a power of two, a multiple of the chunk."""
+    """Return the rows of a shard for a survey of `n_stars`: a power of two, one chunk or more."""
     wanted = max(1, n_stars // SHARDS_WANTED)
     power = 1 << (wanted.bit_length() - 1)
-    return int(np.clip(power, 4 * CHUNK_STARS, MAX_SHARD_STARS))
+    return int(np.clip(power, CHUNK_STARS, MAX_SHARD_STARS))
 
 
 def create_store(path: Path, *, n_rows: int, shard_stars: int) -> StoreInfo:
@@ -83,15 +82,15 @@ def create_store(path: Path, *, n_rows: int, shard_stars: int) -> StoreInfo:
     n_rows : int
         Length of the star axis.
     shard_stars : int
-        Rows of a shard, a multiple of `CHUNK_STARS`.
+        Rows of a shard, a multiple of `LEAST_CHUNK_STARS`.
 
     Raises
     ------
     UsageError
         If the folder holds something.
     """
-    if shard_stars % CHUNK_STARS:
-        raise UsageError(f"shard size {shard_stars}: give a multiple of {CHUNK_STARS} stars")
+    if shard_stars % LEAST_CHUNK_STARS:
+        raise UsageError(f"shard size {shard_stars}: give a multiple of {LEAST_CHUNK_STARS} stars")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UsageError(f"{path}: exists and is not a store of spectra; give another --store")
     for leftover in path.parent.glob(f".{path.name}.*.partial"):  # of a process killed in here
@@ -114,31 +113,35 @@ def create_store(path: Path, *, n_rows: int, shard_stars: int) -> StoreInfo:
     return StoreInfo(path, n_rows, shard_stars)
 
 
-def make_empty(path: Any, *, n_rows: int, shard_stars: int) -> None:
-    """Make all groups and arrays of a store that holds no star yet, in a folder or in Zarr's memory."""
+def make_empty(path: Any, *, n_rows: int, shard_stars: int, chunks: ChunkLayout | None = None) -> None:
+    """Make all groups and arrays of a store that holds no star yet, in a folder or in Zarr's memory.
+
+    Its chunks are those of a new store unless others are given.
+    """
     attributes = {"format": FORMAT, "version": store_version(), "Conventions": "CF-1.11"}
     attributes |= {"title": "APOGEE apStar spectra", "shard_stars": shard_stars}
     group = zarr.create_group(path, zarr_format=3, attributes=attributes)
     for entry in store_arrays():
-        create_array(group, entry, n_rows=n_rows, shard_stars=shard_stars)
+        _create_array(group, entry, n_rows, shard_stars, chunks or choose_chunks(shard_stars))
     cast("zarr.Array[Any]", group["wavelength"])[:] = wavelength()
     for name in ("tables", "ingest"):  # groups, so that readers of the root do not warn of strange folders
         group.create_group(name)
 
 
-def create_array(group: zarr.Group, entry: dict[str, Any], *, n_rows: int, shard_stars: int) -> None:
+def _create_array(
+    group: zarr.Group, entry: dict[str, Any], n_rows: int, shard_stars: int, chunks: ChunkLayout
+) -> None:
     """Make one array; the star arrays sharded, every chunk compressed and then checksummed."""
     attributes = {"long_name": entry["description"]} | ({"units": entry["unit"]} if entry["unit"] else {})
     per_star = entry["dims"][0] == "star"
     shape = (n_rows, N_PIXELS) if per_star else (N_PIXELS,)
-    compressor = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")
     group.create_array(
         entry["name"],
         shape=shape,
         dtype=entry["dtype"],
-        chunks=(CHUNK_STARS, N_PIXELS) if per_star else shape,
+        chunks=(chunks.n_stars, N_PIXELS) if per_star else shape,
         shards=(shard_stars, N_PIXELS) if per_star else None,
-        compressors=[compressor, Crc32cCodec()],
+        compressors=(chunks if per_star else FIRST_LAYOUT).codecs(),
         fill_value=NO_STAR_MASK if entry["dtype"] == "int32" else np.nan,
         dimension_names=entry["dims"],
         attributes=attributes,

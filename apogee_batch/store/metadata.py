@@ -1,9 +1,11 @@
 """Whether the metadata of a store are what they should be, and how to write them again.
 
-All of them follow from the number of rows and the size of a shard, so nothing is lost with them.
+All of them follow from the number of rows, the size of a shard and its chunks, which the shards themselves
+tell, so nothing is lost with them.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
 from apogee_batch.files import write_bytes
+from apogee_batch.store.chunks import ChunkLayout, is_shard_file, known_layouts
 from apogee_batch.store.layout import METADATA_FILE, make_empty
 
 
@@ -29,8 +32,38 @@ def find_metadata_damage(path: Path, *, n_rows: int, shard_stars: int) -> list[t
     list of (Path, str)
         The files that differ, and how.
     """
+    return min(
+        (_compare(path, _expected(n_rows, shard_stars, chunks)) for chunks in _possible(path, shard_stars)),
+        key=len,
+    )
+
+
+def restore_metadata(path: Path, *, n_rows: int, shard_stars: int) -> list[Path]:
+    """Write again what `find_metadata_damage` finds; return the files."""
+    found = [
+        (_compare(path, expected), expected)
+        for expected in (_expected(n_rows, shard_stars, chunks) for chunks in _possible(path, shard_stars))
+    ]
+    damage, expected = min(found, key=lambda item: len(item[0]))
+    for file, _ in damage:
+        write_bytes(file, expected[file.relative_to(path).as_posix()].to_bytes())
+    return [file for file, _ in damage]
+
+
+def _possible(path: Path, shard_stars: int) -> list[ChunkLayout]:
+    """Return the layouts that the shards of a store may have, the newest first; a shard tells which it is."""
+    layouts = known_layouts(shard_stars)
+    for file in sorted(path.glob("*/c/*/0")):
+        fitting = [layout for layout in layouts if is_shard_file(file, layout, shard_stars)]
+        if fitting:
+            return fitting
+    return list(layouts)
+
+
+def _compare(path: Path, expected_files: Mapping[str, Buffer]) -> list[tuple[Path, str]]:
+    """Return the files that are not as they should be, and how."""
     damage = []
-    for name, expected in _expected(n_rows, shard_stars).items():
+    for name, expected in expected_files.items():
         file = path / name
         if not file.is_file():
             damage.append((file, "is missing"))
@@ -42,19 +75,10 @@ def find_metadata_damage(path: Path, *, n_rows: int, shard_stars: int) -> list[t
     return damage
 
 
-def restore_metadata(path: Path, *, n_rows: int, shard_stars: int) -> list[Path]:
-    """Write again what `find_metadata_damage` finds; return the files."""
-    expected = _expected(n_rows, shard_stars)
-    damaged = [file for file, _ in find_metadata_damage(path, n_rows=n_rows, shard_stars=shard_stars)]
-    for file in damaged:
-        write_bytes(file, expected[file.relative_to(path).as_posix()].to_bytes())
-    return damaged
-
-
-def _expected(n_rows: int, shard_stars: int) -> dict[str, Buffer]:
+def _expected(n_rows: int, shard_stars: int, chunks: ChunkLayout) -> dict[str, Buffer]:
     """Return the files of an empty store."""
     held: dict[str, Buffer] = {}
-    make_empty(MemoryStore(held), n_rows=n_rows, shard_stars=shard_stars)
+    make_empty(MemoryStore(held), n_rows=n_rows, shard_stars=shard_stars, chunks=chunks)
     return held
 
 

@@ -11,21 +11,18 @@ from typing import Any, cast
 
 import numpy as np
 import zarr
-from zarr.core.buffer import Buffer
-from zarr.storage import MemoryStore
 
 from apogee_batch.errors import IntegrityError
 from apogee_batch.files import FileDigest, write_bytes
-from apogee_batch.schema import FloatArray, IntArray, store_arrays
+from apogee_batch.schema import FloatArray, IntArray
+from apogee_batch.store.chunks import CHUNK_STARS, encode_shard, find_chunks
 from apogee_batch.store.layout import (
-    CHUNK_STARS,
     MAX_SHARD_STARS,
     METADATA_FILE,
     STAGING,
     STAR_ARRAYS,
     StoreInfo,
     choose_shard_stars,
-    create_array,
     create_store,
     open_group,
     open_store,
@@ -80,7 +77,7 @@ def write_shard(
 ) -> list[FileDigest]:
     """Write all rows of one shard: each array's file is replaced whole, or not at all.
 
-    A shard is encoded in memory, as if it were all of an array, because zarr would merge it with what lies
+    A shard is encoded here, with the chunks that its store has, because zarr would merge it with what lies
     there, damaged or not. The bytes of a shard do not depend on where it lies.
 
     Parameters
@@ -90,7 +87,7 @@ def write_shard(
     shard : int
         Number of the shard.
     offset : ndarray of int, shape (n_stars,)
-        Row of each star counted from the shard's first row.
+        Row of each star counted from the shard's first row, ascending.
     flux, err : ndarray of float32, shape (n_stars, n_pixels)
         Spectra; the other rows of the shard become NaN.
     mask : ndarray of int32, shape (n_stars, n_pixels)
@@ -101,25 +98,15 @@ def write_shard(
     list of FileDigest
         The files written, flushed to the disk.
     """
-    entries = {entry["name"]: entry for entry in store_arrays()}
+    group = open_group(info.path)
     written = []
     for name, values in zip(STAR_ARRAYS, (flux, err, mask), strict=True):
-        content = _encode_shard(entries[name], info.shard_stars, offset, values)
+        array = cast("zarr.Array[Any]", group[name])
+        fill = cast("float", array.fill_value)
+        content = encode_shard(find_chunks(array), info.shard_stars, offset, values, fill)
         path = info.path / name / "c" / str(shard) / "0"
         written.append(write_bytes(path, content, staging=info.path / STAGING))
     return written
-
-
-def _encode_shard(entry: dict[str, Any], shard_stars: int, offset: IntArray, values: Any) -> bytes:
-    """Return the bytes of a shard file that holds some rows; the others are what was never written."""
-    held: dict[str, Buffer] = {}
-    group = zarr.create_group(MemoryStore(held), zarr_format=3)
-    create_array(group, entry, n_rows=shard_stars, shard_stars=shard_stars)
-    array = cast("zarr.Array[Any]", group[entry["name"]]).with_config({"write_empty_chunks": True})
-    rows = np.full((shard_stars, N_PIXELS), array.fill_value, array.dtype)
-    rows[offset] = values
-    array[:] = rows
-    return held[f"{entry['name']}/c/0/0"].to_bytes()
 
 
 def read_spectra(info: StoreInfo, rows: IntArray, *, with_err: bool = True) -> SpectrumBatch:
@@ -148,21 +135,25 @@ def read_spectra(info: StoreInfo, rows: IntArray, *, with_err: bool = True) -> S
 def _read_rows(group: zarr.Group, info: StoreInfo, name: str, rows: IntArray) -> FloatArray:
     """Read rows of one array, shard by shard: from each, what lies between its first and last row."""
     array = cast("zarr.Array[Any]", group[name])
-    out = np.empty((len(rows), N_PIXELS), np.float32)
-    shards = np.asarray(rows) // info.shard_stars
+    rows = np.asarray(rows)
+    shards = rows // info.shard_stars
+    pieces = [np.empty((0, N_PIXELS), np.float32)]
     for shard in np.unique(shards):
         file = info.path / name / "c" / str(shard) / "0"
         if not file.is_file():
             raise IntegrityError(f"{file}: shard {shard} of the store is missing; ingest again to restore it")
-        chosen = np.flatnonzero(shards == shard)
-        first, last = int(rows[chosen[0]]), int(rows[chosen[-1]])
+        wanted = rows[shards == shard]
+        first, last = int(wanted[0]), int(wanted[-1])
         try:
             block = np.asarray(array[first : last + 1])
         except (ValueError, RuntimeError, OSError) as error:
             raise IntegrityError(f"{file}: shard {shard} of the store is damaged ({error})") from error
-        out[chosen] = block[np.asarray(rows)[chosen] - first]
-    if not np.isfinite(out).all():
+        pieces.append(block if len(block) == len(wanted) else block[wanted - first])
+    joined = pieces[1] if len(pieces) == 2 else np.concatenate(pieces)  # most want one shard
+    # Zarr says "<f4" where the machine means the same by "f4"; native code asks for the second.
+    spectra: FloatArray = joined.astype(np.float32, copy=False).view(np.float32)
+    if not np.isfinite(spectra).all():
         raise IntegrityError(
             f"{info.path}: {name} of rows that should hold stars is not finite; ingest again"
         )
-    return out
+    return spectra

@@ -3,9 +3,11 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from io import BytesIO
 from math import prod
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -53,6 +55,7 @@ DTYPES: dict[int, np.dtype[Any]] = {  # of BITPIX
     -32: np.dtype(">f4"),
     -64: np.dtype(">f8"),
 }
+_DECODING = Lock()  # `warnings.catch_warnings` changes what all threads share
 CONTENTS = ("flux", "err", "mask")  # of HDU 1, 2 and 3
 N_COMBINED_ROWS = 2  # combined by pixel weights and combined globally come before the visits
 GRID_TOLERANCE = 0.01 * LOG10_WAVELENGTH_STEP
@@ -83,7 +86,7 @@ def read_apstar(
     list of Spectrum, or RejectedSpectrum
         A file is taken whole or not at all: one visit without a good pixel rejects it.
     """
-    return read_apstar_file(path, rows=rows, known=known)[0]
+    return _read_or_reject(path, rows, known, None)
 
 
 def read_apstar_file(
@@ -95,15 +98,22 @@ def read_apstar_file(
     behind the mask of an uncompressed file goes unseen, as it does in the spectrum.
     """
     content = ContentHash()
+    return _read_or_reject(path, rows, known, content), content.content()
+
+
+def _read_or_reject(
+    path: Path, rows: Rows, known: Star | None, content: ContentHash | None
+) -> list[Spectrum] | RejectedSpectrum:
+    """Read the spectra of one file, and note what is read in `content`."""
     primary = None
     try:
         with open_bytes(path, content) as source:
             primary = _open_primary(source)
-            return _read(source, primary, rows, known), content.content()
+            return _read(source, primary, rows, known)
     except ApStarError as error:
         is_known = known is not None and is_identifier(known.apogee_id)
         apogee_id = known.apogee_id if known is not None and is_known else guess_apogee_id(path, primary)
-        return RejectedSpectrum(str(path), apogee_id, error.reason, error.text), content.content()
+        return RejectedSpectrum(str(path), apogee_id, error.reason, error.text)
 
 
 def count_spectra(path: Path, *, rows: Rows) -> int:
@@ -130,6 +140,19 @@ def _read(source: ByteSource, primary: Hdu, rows: Rows, known: Star | None) -> l
         With the reason why not.
     """
     path = source.path
+    n_rows, arrays = _read_arrays(source, primary, rows)
+    n_visits = max(1, n_rows - N_COMBINED_ROWS)
+    star = describe_star(path, primary.header, n_visits=n_visits, known=known)
+    spectra = []
+    for i, (flux, err, mask) in enumerate(zip(*arrays, strict=True)):
+        of_row = star if rows == "combined" else _describe_visit(star, primary.header, i + 1)
+        spectra.append(measure_spectrum(path, of_row, flux, err, mask))
+    return spectra
+
+
+def _read_arrays(source: ByteSource, primary: Hdu, rows: Rows) -> tuple[int, list[AnyArray]]:
+    """Return the number of rows in a file, and flux, err and mask of those wanted, as the file types them."""
+    path = source.path
     flux_hdu = _image(source, primary.end, 1)
     err_hdu = _image(source, flux_hdu.end, 2)
     mask_hdu = _image(source, err_hdu.end, 3)
@@ -138,13 +161,7 @@ def _read(source: ByteSource, primary: Hdu, rows: Rows, known: Star | None) -> l
     first, n_spectra = _choose_rows(path, n_rows, rows)
     arrays = _values(source, (flux_hdu, err_hdu, mask_hdu), first, n_spectra)
     check_rest(source, mask_hdu.end)
-    n_visits = max(1, n_rows - N_COMBINED_ROWS)
-    star = describe_star(path, primary.header, n_visits=n_visits, known=known)
-    spectra = []
-    for i, (flux, err, mask) in enumerate(zip(*arrays, strict=True)):
-        of_row = star if rows == "combined" else _describe_visit(star, primary.header, i + 1)
-        spectra.append(measure_spectrum(path, of_row, flux, err, mask))
-    return spectra
+    return n_rows, arrays
 
 
 def _open_primary(source: ByteSource) -> Hdu:
@@ -197,7 +214,7 @@ def _count_rows(path: Path, *hdus: Hdu) -> int:
         BAD_SHAPE where flux, err and mask differ.
     """
     shapes = [hdu.header.image.shape for hdu in hdus if hdu.header.image is not None]
-    if len(set(shapes)) > 1:
+    if any(shape != shapes[0] for shape in shapes):
         text = f"flux, err and mask have shapes {shapes[0]}, {shapes[1]} and {shapes[2]}"
         raise ApStarError(path, RejectReason.BAD_SHAPE, text)
     return shapes[0][0] if len(shapes[0]) > 1 else 1
@@ -207,15 +224,19 @@ def _check_grid(path: Path, primary: Header, of_flux: Header) -> None:
     """Raise BAD_GRID unless both ends of the wavelength axis are where they should be."""
     header = of_flux if of_flux.number("CRVAL1") is not None else primary
     start, step = header.number("CRVAL1"), header.number("CDELT1")
-    reference = header.number("CRPIX1")
     if start is None or step is None:
         raise ApStarError(path, RejectReason.BAD_GRID, "no CRVAL1 and CDELT1 in HDU1 or HDU0")
-    before = 1.0 - (1.0 if reference is None else reference)  # pixels are counted from 1
-    for i in (0, N_PIXELS - 1):
-        offset = start + (before + i) * step - (LOG10_WAVELENGTH_0 + i * LOG10_WAVELENGTH_STEP)
-        if not abs(offset) < GRID_TOLERANCE:
-            text = f"wavelengths are 10**({start} + {step} i), not {LOG10_WAVELENGTH_0} and 6e-6"
-            raise ApStarError(path, RejectReason.BAD_GRID, text)
+    if not _is_apstar_grid(start, step, header.number("CRPIX1")):
+        text = f"wavelengths are 10**({start} + {step} i), not {LOG10_WAVELENGTH_0} and 6e-6"
+        raise ApStarError(path, RejectReason.BAD_GRID, text)
+
+
+@lru_cache(maxsize=64)
+def _is_apstar_grid(start: float, step: float, reference: float | None) -> bool:
+    """Tell whether the first and the last pixel are where those of apStar are."""
+    start += (1.0 - (1.0 if reference is None else reference)) * step  # pixels are counted from 1
+    at_first, of_step = start - LOG10_WAVELENGTH_0, step - LOG10_WAVELENGTH_STEP
+    return abs(at_first) < GRID_TOLERANCE and abs(at_first + (N_PIXELS - 1) * of_step) < GRID_TOLERANCE
 
 
 def _choose_rows(path: Path, n_rows: int, rows: Rows) -> tuple[int, int]:
@@ -241,10 +262,11 @@ def _values(source: ByteSource, hdus: Sequence[Hdu], first: int, n_spectra: int)
     for hdu in hdus:
         dtype = DTYPES[hdu.layout.bitpix]
         row_bytes = N_PIXELS * dtype.itemsize
-        content = source.read(hdu.data_start + first * row_bytes, n_spectra * row_bytes)
-        if len(content) < n_spectra * row_bytes:  # another process has cut the file since we asked
+        n_bytes = n_spectra * row_bytes
+        content, at = source.locate(hdu.data_start + first * row_bytes, n_bytes)
+        if len(content) < at + n_bytes:  # another process has cut the file since we asked
             raise ApStarError(source.path, RejectReason.TRUNCATED, "the file became shorter while read")
-        arrays.append(np.frombuffer(content, dtype).reshape(n_spectra, N_PIXELS))
+        arrays.append(np.frombuffer(content, dtype, n_spectra * N_PIXELS, at).reshape(n_spectra, N_PIXELS))
     return arrays
 
 
@@ -253,7 +275,7 @@ def _decode(source: ByteSource, first: int, n_spectra: int) -> list[AnyArray]:
     content = BytesIO(source.read(0, source.size()))
     wanted = slice(first, first + n_spectra)
     try:
-        with warnings.catch_warnings():
+        with _DECODING, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with fits.open(content, memmap=False) as hdus:
                 arrays = [np.atleast_2d(hdus[number].data)[wanted] for number in (1, 2, 3)]

@@ -1,181 +1,51 @@
-"""FITS headers as bytes: where each HDU lies and what its cards say, without touching its data.
+"""FITS headers as bytes: where each HDU of a file lies, without touching its data.
 
-A spectrum is 86 kB of a file of a megabyte, and astropy takes ten times as long to reach them as
-the disk takes to give them. Only what the FITS standard (4.0) fixes is understood here; a file that
-departs from it in a place that matters is rejected, one that uses more of it is left to astropy.
+A spectrum is 86 kB of a file of a megabyte, and astropy takes fifteen times as long to reach them as
+they take to read. A file that departs from the FITS standard (4.0) in a place that matters is rejected, one
+that uses more of it than is understood here is left to astropy.
 """
 
-import re
-import struct
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
-from math import prod
 
 from apogee_batch.errors import ApStarError, RejectReason
 from apogee_batch.survey.byte_ranges import ByteSource
+from apogee_batch.survey.fits_cards import BLOCK_BYTES, CARD_BYTES, Header, HeaderError, Layout
 
-BLOCK_BYTES = 2880
-CARD_BYTES = 80
-KEYWORD_BYTES = 9  # with the sign of equality
+__all__ = ["BLOCK_BYTES", "Hdu", "Header", "HeaderError", "Layout", "check_promise", "check_rest", "read_hdu"]
+
 END_CARD = b"END".ljust(CARD_BYTES)
 PRIMARY_START = b"SIMPLE  ="
 EXTENSION_START = b"XTENSION="
-EARLY_BYTES = 2 * BLOCK_BYTES  # what is wanted of a star comes first; after it, 18 cards a visit that are not
 MAX_HEADER_BYTES = 4 << 20  # a visit takes 1.4 kB of the primary header: 3000 visits
 MAX_KEPT_BYTES = 8 * BLOCK_BYTES  # an image of the survey has one block of header, or two
+MAX_RECENT = 512
+RECENT_KEY_BYTES = 5 * CARD_BYTES  # XTENSION, BITPIX, NAXIS and the lengths of two axes
 MAX_HDUS = 100  # an apStar file has ten, and thousands would take minutes to follow
-MAX_AXES = 9
-BITPIX_VALUES = (8, 16, 32, 64, -32, -64)
-
-# The value field of a card: text, integer, real or logical, then nothing or a comment.
-_VALUE = re.compile(
-    rb" *(?:'(?P<text>(?:[^']|'')*)'|(?P<integer>[+-]?\d+)|(?P<logical>[TF])"
-    rb"|(?P<real>[+-]?(?:\d+\.?\d*|\.\d+)(?:[EeDd][+-]?\d+)?)) *(?:/|\Z)"
-)
-
-_KEYWORD_OF_CARD = f"{KEYWORD_BYTES}s{CARD_BYTES - KEYWORD_BYTES}x"
-
-CardValue = str | float | int | bool | None
 
 
-class HeaderError(ValueError):
-    """A header without a card that FITS demands."""
+class _RecentHeaders:
+    """Headers of extensions that were read: the images of a survey have one for each number of visits.
 
-
-@dataclass(frozen=True)
-class Layout:
-    """What a header promises of the data behind it.
-
-    Attributes
-    ----------
-    bitpix : int
-        Type of a value as FITS codes it: -32 is float32, 16 is int16.
-    shape : tuple of int
-        Shape of the data in numpy's order (NAXISn reversed); () where there are none.
-    n_bytes : int
-        Size of the data, heap included, padding not.
+    To compare the bytes of a header with those of one that was read takes a tenth of the time of reading it.
     """
 
-    bitpix: int
-    shape: tuple[int, ...]
-    n_bytes: int
+    def __init__(self) -> None:
+        self._held: dict[tuple[int, bytes], Header] = {}
+
+    def find(self, ahead: int, block: bytes) -> Header | None:
+        """Return the header that a block begins with, if it was read before: its last card was there, too."""
+        header = self._held.get((ahead, block[:RECENT_KEY_BYTES]))
+        return header if header is not None and block.startswith(header.cards) else None
+
+    def keep(self, ahead: int, header: Header) -> None:
+        """Keep a header for later, if it is whole, and short: hundreds of long ones would fill the memory."""
+        if len(header.cards) <= MAX_KEPT_BYTES and len(header.cards) % BLOCK_BYTES == 0:
+            if len(self._held) >= MAX_RECENT:
+                self._held.clear()
+            self._held[ahead, header.cards[:RECENT_KEY_BYTES]] = header
 
 
-class Header:
-    """The cards of one header.
-
-    Parameters
-    ----------
-    cards : bytes
-        80 bytes a card, whole blocks.
-    """
-
-    def __init__(self, cards: bytes) -> None:
-        self.cards = cards
-
-    @cached_property
-    def _early_fields(self) -> dict[bytes, int]:
-        """Where the value field of each early card begins."""
-        return self._find_fields(0, EARLY_BYTES)
-
-    @cached_property
-    def _late_fields(self) -> dict[bytes, int]:
-        """Where those of the others do."""
-        return self._find_fields(EARLY_BYTES, len(self.cards))
-
-    def _find_fields(self, start: int, stop: int) -> dict[bytes, int]:
-        """Return where value fields begin, by keyword; of a repeated card the first counts."""
-        cards = self.cards[start:stop]
-        n_cards = len(cards) // CARD_BYTES  # a file may be cut inside the last block of its header
-        keywords = struct.unpack_from(n_cards * _KEYWORD_OF_CARD, cards)
-        places = range(start + KEYWORD_BYTES, start + KEYWORD_BYTES + n_cards * CARD_BYTES, CARD_BYTES)
-        return dict(zip(reversed(keywords), reversed(places), strict=True))
-
-    def value(self, keyword: str) -> CardValue:
-        """Return the value of a card; None where there is none, or none that can be understood."""
-        card = _start_of_card(keyword)
-        at = self._early_fields.get(card) or self._late_fields.get(card)
-        if at is None:
-            return None
-        match = _VALUE.match(self.cards, at, at - KEYWORD_BYTES + CARD_BYTES)
-        if match is None or match.lastgroup is None:
-            return None
-        return _convert(match.lastgroup, match[match.lastgroup])
-
-    def text(self, keyword: str) -> str:
-        """Return a card that holds text, without padding; "" where there is none."""
-        value = self.value(keyword)
-        return value.strip() if isinstance(value, str) else ""
-
-    def number(self, keyword: str) -> float | None:
-        """Return a card that holds a number, of either kind."""
-        value = self.value(keyword)
-        return None if isinstance(value, bool | str) else value
-
-    def integer(self, keyword: str) -> int | None:
-        """Return a card that holds an integer."""
-        value = self.value(keyword)
-        return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-    @cached_property
-    def layout(self) -> Layout:
-        """What it promises of its data; `HeaderError` where it lacks a card."""
-        bitpix, n_axes = self.integer("BITPIX"), self.integer("NAXIS")
-        if bitpix is None or bitpix not in BITPIX_VALUES:
-            raise HeaderError("no BITPIX that FITS allows")
-        if n_axes is None or not 0 <= n_axes <= MAX_AXES:
-            raise HeaderError("no NAXIS that FITS allows")
-        shape = []
-        for axis in range(n_axes, 0, -1):
-            length = self.integer(f"NAXIS{axis}")
-            if length is None or length < 0:
-                raise HeaderError(f"no NAXIS{axis} that FITS allows")
-            shape.append(length)
-        n_values = prod(shape) + max(0, self.integer("PCOUNT") or 0) if shape else 0
-        return Layout(bitpix, tuple(shape), abs(bitpix) // 8 * n_values)
-
-    @cached_property
-    def image(self) -> Layout | None:
-        """Type and shape of its image, even where a table holds the image compressed; None for no image."""
-        if self.text("XTENSION") == "IMAGE":
-            return self.layout
-        n_axes, bitpix = self.integer("ZNAXIS"), self.integer("ZBITPIX")
-        if self.value("ZIMAGE") is not True or n_axes not in (1, 2) or bitpix not in BITPIX_VALUES:
-            return None
-        shape = tuple(self.integer(f"ZNAXIS{axis}") or 0 for axis in range(n_axes, 0, -1))
-        return Layout(bitpix, shape, self.layout.n_bytes)
-
-    @cached_property
-    def is_plain(self) -> bool:
-        """Whether the bytes of the data are their values: neither compressed nor scaled."""
-        is_scaled = self.value("BSCALE") not in (None, 1) or self.value("BZERO") not in (None, 0)
-        return self.text("XTENSION") == "IMAGE" and not is_scaled and self.value("BLANK") is None
-
-
-@cache
-def _start_of_card(keyword: str) -> bytes:
-    """Return the bytes that a card with a value begins with."""
-    return keyword.ljust(KEYWORD_BYTES - 1).encode("ascii") + b"="
-
-
-def _convert(kind: str, content: bytes) -> CardValue:
-    """Return what the value field of a card means (FITS standard, section 4.2)."""
-    if kind == "text":
-        return content.decode("ascii", "replace").replace("''", "'")
-    if kind == "integer":
-        return int(content)
-    if kind == "logical":
-        return content == b"T"
-    return float(content.upper().replace(b"D", b"E"))
-
-
-# The images of a survey have few different headers (one for each number of visits).
-_known_header = lru_cache(maxsize=512)(Header)
-
-
-def _extension_header(cards: bytes) -> Header:
-    """Return the header of an extension, from memory if it is short: hundreds of long ones would fill it."""
-    return _known_header(cards) if len(cards) <= MAX_KEPT_BYTES else Header(cards)
+_recent = _RecentHeaders()
 
 
 @dataclass(frozen=True)
@@ -227,6 +97,8 @@ def read_hdu(source: ByteSource, start: int, *, ahead: int = BLOCK_BYTES) -> Hdu
     magic = PRIMARY_START if start == 0 else EXTENSION_START
     n_bytes = max(ahead, BLOCK_BYTES)
     block = source.read(start, n_bytes)
+    if start > 0 and (known := _recent.find(n_bytes, block)) is not None:
+        return Hdu(known, known.layout, start + len(known.cards))
     if not block.startswith(magic):
         if 0 < len(block) < len(magic) and magic.startswith(block):
             raise ApStarError(source.path, RejectReason.TRUNCATED, "the file ends inside a header")
@@ -239,11 +111,14 @@ def read_hdu(source: ByteSource, start: int, *, ahead: int = BLOCK_BYTES) -> Hdu
                 raise HeaderError(f"no END in {MAX_HEADER_BYTES >> 20} MiB")
             n_bytes *= 4
             block = source.read(start, n_bytes)
-        header = Header(block[:end]) if start == 0 else _extension_header(block[:end])
-        return Hdu(header, header.layout, start + end)
+        header = Header(block[:end])
+        hdu = Hdu(header, header.layout, start + end)
     except HeaderError as error:
         text = f"the header at byte {start} is damaged: {error}"
         raise ApStarError(source.path, RejectReason.MISSING_HDU, text) from error
+    if start > 0:
+        _recent.keep(max(ahead, BLOCK_BYTES), header)
+    return hdu
 
 
 def _find_end(block: bytes) -> int:
@@ -258,7 +133,8 @@ def _find_end(block: bytes) -> int:
     while at > 0 and at % CARD_BYTES:
         at = block.find(END_CARD, at + 1)
     end = -1 if at < 0 else -(-(at + CARD_BYTES) // BLOCK_BYTES) * BLOCK_BYTES
-    if block.find(EXTENSION_START, 1, end) % BLOCK_BYTES == 0:
+    stop = len(block) if end < 0 else end
+    if any(block.startswith(EXTENSION_START, start) for start in range(BLOCK_BYTES, stop, BLOCK_BYTES)):
         raise HeaderError("no END before the next HDU")
     return end
 

@@ -1,7 +1,7 @@
 """A star and its spectrum on the apStar grid, or the reason why there is none."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,12 @@ class Star:
     release: str
     n_bad_pixels: int
     file: str
+
+    def measured(self, *, snr: float, n_bad_pixels: int) -> "Star":
+        """Return the same star with what its spectrum tells."""
+        star = object.__new__(Star)  # a fifth of the time of `dataclasses.replace`, for each of 263,000
+        vars(star).update(vars(self), snr=snr, n_bad_pixels=n_bad_pixels)
+        return star
 
 
 UNKNOWN_STAR = Star(
@@ -160,18 +166,21 @@ def measure_spectrum(path: Path, star: Star, flux: AnyArray, err: AnyArray, mask
     with np.errstate(all="ignore"):  # NaN, 0 and 1e300 are what is looked for here
         flux32: FloatArray = flux.astype(np.float32)
         err32: FloatArray = err.astype(np.float32)
-        is_positive = err32 > 0
-        is_gap = ~(is_positive & (err32 < BAD_PIXEL_ERR) & np.isfinite(flux32))
         ratio: FloatArray = flux32 / err32
+        # The SNR card is a median over gaps too, where they are numbers (flux 0, err 1e10).
+        is_number = np.isfinite(ratio)
+        if err32.min() > 0 and is_number.all():  # as almost always: then all flux is finite, too
+            is_gap = err32 >= BAD_PIXEL_ERR
+        else:
+            is_positive = err32 > 0
+            is_gap = ~(is_positive & (err32 < BAD_PIXEL_ERR) & np.isfinite(flux32))
+            ratio = ratio[is_positive & is_number]
     n_bad_pixels = int(np.count_nonzero(is_gap))
     if n_bad_pixels == N_PIXELS:
         raise _without_measurement(path, star, flux, err)
-    # The SNR card is a median over gaps too, where they are numbers (flux 0, err 1e10).
-    is_number = is_positive & np.isfinite(ratio)
-    snr = _median(ratio if is_number.all() else ratio[is_number])
     np.copyto(flux32, GAP_FLUX, where=is_gap)
     np.copyto(err32, GAP_ERR, where=is_gap)
-    star = replace(star, snr=snr, n_bad_pixels=n_bad_pixels)
+    star = star.measured(snr=_median(ratio), n_bad_pixels=n_bad_pixels)
     return Spectrum(star, flux32, err32, _narrow_mask(path, mask))
 
 
@@ -185,13 +194,15 @@ def _without_measurement(path: Path, star: Star, flux: AnyArray, err: AnyArray) 
 
 
 def _median(values: FloatArray) -> float:
-    """Return the median, NaN of nothing; several times as fast as `np.median` for one spectrum."""
+    """Return the median, NaN of nothing, and reorder the values; several times as fast as `np.median`."""
     middle = len(values) // 2
     if len(values) % 2:
-        return float(np.partition(values, middle)[middle])
+        values.partition(middle)
+        return float(values[middle])
     if len(values) == 0:
         return math.nan
-    return float(np.partition(values, (middle - 1, middle))[middle - 1 : middle + 1].mean())
+    values.partition((middle - 1, middle))
+    return float(values[middle - 1 : middle + 1].mean())
 
 
 def _narrow_mask(path: Path, mask: AnyArray) -> IntArray:

@@ -42,7 +42,7 @@ def without_protocol() -> Iterator[None]:
     with (
         mock.patch.object(os, "fsync", return_value=None),
         mock.patch("apogee_batch.files.write_bytes", write_unhashed),
-        mock.patch("apogee_batch.catalog.export.write_bytes", write_unhashed),
+        mock.patch("apogee_batch.streams.sha256_of_file", return_value="0" * 64),
         mock.patch("apogee_batch.store.spectra.write_bytes", write_unhashed),
         mock.patch("apogee_batch.run.ingest_tables.find_damage", return_value=None),
         mock.patch("apogee_batch.run.ledger.find_damage", return_value=None),

@@ -9,7 +9,7 @@ import torch
 from scenes import Scene
 
 from apogee_batch.files import write_bytes
-from apogee_batch.run import publish
+from apogee_batch.report import figures
 from apogee_batch.run.config import RunConfig, load_config
 from apogee_batch.survey.simulate import SimulatedSurvey, simulate_survey
 
@@ -87,6 +87,6 @@ def simple_pictures() -> Iterator[None]:
         write_bytes(path, f"a picture of {len(catalog)} stars".encode())
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(publish, "kiel_diagram", draw)
-        patch.setattr(publish, "label_comparison", draw)
+        patch.setattr(figures, "kiel_diagram", draw)
+        patch.setattr(figures, "label_comparison", draw)
         yield

@@ -71,7 +71,9 @@ def _only_what_counts() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
         for name in ("kiel_diagram", "label_comparison"):
-            patch.setattr(f"apogee_batch.run.publish.{name}", lambda _, path: write_bytes(path, b"picture"))
+            patch.setattr(
+                f"apogee_batch.report.figures.{name}", lambda _, path: write_bytes(path, b"picture")
+            )
         yield
 
 

@@ -8,11 +8,12 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from crashing import Call, start
 from scenes import Scene
 
-from apogee_batch.catalog.parts import read_parts
+from apogee_batch.catalog.merge import merge_parts
 from apogee_batch.files import read_json
 from apogee_batch.network.checkpoint import load_checkpoint
 from apogee_batch.run.infer import infer_shard, part_path
@@ -94,23 +95,29 @@ def test_an_ingested_shard_is_whole_all_the_time(scene: Scene, store: Path) -> N
     assert not list((store / "ingest" / "staging").iterdir())
 
 
+def read_part(run: Path) -> pa.Table:
+    return pa.concat_tables(merge_parts([part_path(run, SHARD)]).pieces())
+
+
 def test_a_part_of_the_catalogue_is_whole_all_the_time(scene: Scene, tmp_path: Path) -> None:
     run = Path(shutil.copytree(scene.run, tmp_path / "run"))
     key = read_json(run / "ledger" / f"{SHARD:05d}.json")["key"]
     report = Ledger(run / "ledger", run, key).entry(SHARD)
     assert report is not None
-    expected = read_parts([part_path(run, SHARD)])
+    expected = read_part(run)
     settings = {
         "model_sha256": load_checkpoint(scene.model).sha256,
         "realizations": scene.config.inference.realizations,
         "seed": scene.config.inference.seed,
         "err_cap": scene.config.inference.err_cap,
+        "precision": "exact",
         "device": "cpu",
+        "engine": "auto",
     }
 
     def read() -> None:
         check_files(report, run)
-        assert read_parts([part_path(run, SHARD)]).equals(expected)
+        assert read_part(run).equals(expected)
 
     task = partial(infer_shard, str(scene.store), str(run), str(scene.model), settings)
     n_reads = do_at_once([partial(repeat, task, report)] * N_PROCESSES, read)

@@ -22,7 +22,7 @@ from apogee_batch.network.checkpoint import save_checkpoint
 from apogee_batch.network.header import CheckpointHeader
 from apogee_batch.network.model import SpectrumNet, initialise_kaiming
 from apogee_batch.network.scaling import OFFICIAL_SCALER, InputTransform
-from apogee_batch.run import publish
+from apogee_batch.report import figures
 from apogee_batch.run.config import RunConfig
 from apogee_batch.run.verify import Damage, verify_run, verify_store
 from apogee_batch.survey.simulate import SimulatedSurvey
@@ -71,8 +71,8 @@ def write_words(catalog: Any, path: Path) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def plain_pictures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(publish, "kiel_diagram", write_words)
-        patch.setattr(publish, "label_comparison", write_words)
+        patch.setattr(figures, "kiel_diagram", write_words)
+        patch.setattr(figures, "label_comparison", write_words)
         yield
 
 

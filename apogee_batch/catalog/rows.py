@@ -1,0 +1,113 @@
+"""A catalogue of any length: read piece by piece, as often as is needed."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from apogee_batch.errors import IntegrityError
+from apogee_batch.schema import arrow_schema, catalog_columns, catalog_version
+
+PIECE_ROWS = 65536  # also the row group of the published file: who wants a few stars reads some megabytes
+NULL_WORD = "None"  # astropy's Parquet reader shows a null text as this word; a narrower column would cut it
+_ASCII_WORDS = r"^([!-~]+( [!-~]+)*)?$"  # what a FITS file can hold as it is
+
+
+@dataclass
+class Summary:
+    """What must be known of all rows before the first is written.
+
+    Attributes
+    ----------
+    n_rows : int
+        Rows of the catalogue.
+    text_widths : dict of int
+        Characters that each text column needs, at least 1.
+    fits_widths : dict of int
+        The same in a FITS file, where some characters are escaped.
+    with_nulls : set of str
+        Columns with a null.
+    """
+
+    n_rows: int = 0
+    text_widths: dict[str, int] = field(default_factory=dict)
+    fits_widths: dict[str, int] = field(default_factory=dict)
+    with_nulls: set[str] = field(default_factory=set)
+
+    def add(self, piece: pa.Table) -> None:
+        """Take in more rows, of some or all columns."""
+        self.n_rows += len(piece)
+        for column in piece.schema:
+            values = piece[column.name]
+            if values.null_count:
+                self.with_nulls.add(column.name)
+            if pa.types.is_string(column.type):
+                least = len(NULL_WORD) if values.null_count else 1
+                longest = pc.max(pc.utf8_length(values)).as_py() or 1
+                width = max(longest, least, self.text_widths.get(column.name, 1))
+                self.text_widths[column.name] = width
+                escaped = pc.max(pc.utf8_length(ascii_texts(values))).as_py() or 1
+                self.fits_widths[column.name] = max(width, escaped, self.fits_widths.get(column.name, 1))
+
+
+@dataclass(frozen=True)
+class CatalogRows:
+    """The rows of a catalogue.
+
+    Attributes
+    ----------
+    read : callable
+        Gives all rows from the first on, in tables of the catalogue's schema and of any length.
+    summary : Summary
+        Of all of them.
+    """
+
+    read: Callable[[], Iterable[pa.Table]]
+    summary: Summary
+
+    def pieces(self) -> Iterator[pa.Table]:
+        """Give the rows in tables of `PIECE_ROWS`, the last one shorter; one empty one if there are none."""
+        held, n_held = list[pa.Table](), 0
+        for table in self.read():
+            held.append(table)
+            n_held += len(table)
+            while n_held >= PIECE_ROWS:
+                joined = pa.concat_tables(held)
+                yield joined.slice(0, PIECE_ROWS).combine_chunks()
+                held, n_held = [joined.slice(PIECE_ROWS)], n_held - PIECE_ROWS
+        if n_held or not self.summary.n_rows:
+            empty = arrow_schema(catalog_columns()).empty_table()
+            yield pa.concat_tables(held or [empty]).combine_chunks()
+
+
+def rows_of(catalog: Any) -> CatalogRows:
+    """Return the rows of a whole table.
+
+    Raises
+    ------
+    IntegrityError
+        If it is no catalogue of this version.
+    """
+    schema = arrow_schema(catalog_columns())
+    if not catalog.schema.equals(schema):
+        names = ", ".join(catalog.schema.names)
+        raise IntegrityError(f"not a catalogue of version {catalog_version()}: its columns are {names}")
+    table = catalog.cast(schema)
+    summary = Summary()
+    summary.add(table)
+    return CatalogRows(lambda: [table], summary)
+
+
+def ascii_texts(values: Any) -> Any:
+    """Return texts as `ascii_text` does, nulls as empty ones."""
+    filled = pc.fill_null(values, "")
+    if pc.all(pc.match_substring_regex(filled, _ASCII_WORDS), min_count=0).as_py():
+        return filled
+    return pa.array([ascii_text(text) for text in filled.to_pylist()], pa.string())
+
+
+def ascii_text(text: str) -> str:
+    """Return a text in the characters that FITS allows, others as Python would escape them."""
+    return " ".join(text.split()).encode("ascii", "backslashreplace").decode("ascii")

@@ -1,0 +1,107 @@
+"""Which engines there are, which of them can be used here, and how one is made."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import get_args
+
+import torch
+
+from apogee_batch.errors import UsageError
+from apogee_batch.inference.engines import Engine, EngineChoice, Precision
+from apogee_batch.inference.torch_engine import TorchEngine
+from apogee_batch.network.model import SpectrumNet
+from apogee_batch.network.scaling import InputTransform, LabelScaler
+
+Loader = Callable[..., Engine]
+
+
+@dataclass(frozen=True)
+class EngineOffer:
+    """An engine at a precision, and whether it can be used on this machine.
+
+    Attributes
+    ----------
+    name : str
+    precision : {"exact", "fast"}
+    device : {"cpu", "cuda"}
+        Where it computes.
+    reason : str
+        Why it cannot be used, and what helps; empty where it can.
+    """
+
+    name: str
+    precision: Precision
+    device: str
+    reason: str
+
+
+# Best first. Of each: module, class, device; the module tells with `why_not(precision)` what is missing.
+_ENGINES = {
+    "cuda": ("cuda_engine", "CudaEngine", "cuda"),
+    "kernel": ("kernel_engine", "KernelEngine", "cpu"),
+    "openvino": ("openvino_engine", "OpenVinoEngine", "cpu"),
+}
+
+
+def available_engines() -> tuple[EngineOffer, ...]:
+    """Return what engines there are, best first, also those that cannot be used here."""
+    offers = [
+        EngineOffer(name, precision, device, importlib.import_module(_module(name)).why_not(precision))
+        for name, (_, _, device) in _ENGINES.items()
+        for precision in get_args(Precision)
+    ]
+    plain = (EngineOffer("torch", "exact", "cpu", ""), EngineOffer("torch", "exact", "cuda", _no_cuda()))
+    return (*offers, *plain)
+
+
+def choose_engine(wanted: EngineChoice, precision: Precision, device: str) -> EngineOffer:
+    """Return the engine to use on a device.
+
+    Parameters
+    ----------
+    wanted : {"auto", "kernel", "openvino", "torch", "cuda"}
+        "auto" takes the fastest that can be used.
+    precision : {"exact", "fast"}
+    device : {"cpu", "cuda"}
+        Where it is to compute.
+
+    Raises
+    ------
+    UsageError
+        If there is none; says what each wants.
+    """
+    offers = [
+        offer
+        for offer in available_engines()
+        if wanted in ("auto", offer.name) and (offer.precision, offer.device) == (precision, device)
+    ]
+    for offer in offers:
+        if not offer.reason:
+            return offer
+    reasons = "; ".join(f"{offer.name}: {offer.reason}" for offer in offers)
+    asked = "" if wanted == "auto" else f"--engine {wanted} "
+    remedy = "use --precision exact" if precision == "fast" else "use --engine auto"
+    raise UsageError(
+        f"{asked}--precision {precision} cannot be computed on {device} here"
+        f" ({reasons or 'no engine does that'}); {remedy}"
+    )
+
+
+def make_engine(
+    offer: EngineOffer, model: SpectrumNet, transform: InputTransform, scaler: LabelScaler
+) -> Engine:
+    """Make an engine that `choose_engine` gave."""
+    if offer.name == "torch":
+        return TorchEngine(model, transform, scaler, device=offer.device)
+    _, class_name, _ = _ENGINES[offer.name]
+    load: Loader = getattr(importlib.import_module(_module(offer.name)), class_name)
+    return load(model, transform, scaler, precision=offer.precision)
+
+
+def _module(name: str) -> str:
+    return f"apogee_batch.inference.{_ENGINES[name][0]}"
+
+
+def _no_cuda() -> str:
+    return "" if torch.cuda.is_available() else "torch sees no CUDA device"

@@ -1,0 +1,69 @@
+"""What is left of a run before a worker is started: nothing needs none, and few shards need few."""
+
+from pathlib import Path
+from typing import Any
+
+from apogee_batch.run.catalog_run import (
+    CatalogRun,
+    count_bad,
+    inference_ledger,
+    load_given_model,
+    publish_catalog,
+)
+from apogee_batch.run.clusters import default_workers
+from apogee_batch.run.config import ClusterSettings, RunConfig
+from apogee_batch.run.infer import INPUTS
+from apogee_batch.run.lock import Lock
+from apogee_batch.run.progress import ProgressView
+from apogee_batch.run.store_tables import count_rows
+from apogee_batch.store.tables import STARS
+
+
+def publish_if_done(
+    out: Path, plan: dict[str, Any], model: Path, config: RunConfig, progress: ProgressView, lock: Lock
+) -> CatalogRun | None:
+    """Publish a run whose shards are all done; None where there is one to do.
+
+    Parameters
+    ----------
+    out : Path
+        The run's folder, locked.
+    plan : dict
+        From `begin_run`.
+    model : Path
+        Folder of the model that it was begun with.
+    config : RunConfig
+        All settings.
+    progress : ProgressView
+        What the user sees.
+    lock : Lock
+        Of the run's folder.
+
+    Raises
+    ------
+    ApogeeBatchError
+        As `run_catalog` does.
+    """
+    if count_left(out, plan):
+        return None
+    checkpoint = load_given_model(model, plan)
+    ledger = inference_ledger(out, plan, checkpoint.sha256)
+    n_stars = count_rows(out / INPUTS / f"{STARS}.parquet")
+    count_bad(out, ledger, ledger.done(check_bytes=False), n_stars, config)
+    progress.start("infer", n_stars, "stars", done=n_stars)
+    progress.finish()
+    return publish_catalog(out, plan, checkpoint, progress, lock)
+
+
+def count_left(out: Path, plan: dict[str, Any]) -> int:
+    """Return how many shards of a run that was given its model are to be done."""
+    done = inference_ledger(out, plan, plan["model"]["given"]).done()
+    return sum(shard not in done for shard in plan["shards"])
+
+
+def no_more_than_needed(cluster: ClusterSettings, n_left: int) -> ClusterSettings:
+    """Return the settings for so many shards: a local worker without one would start for nothing."""
+    if cluster.kind != "local":  # jobs of a queue are asked for as they are needed
+        return cluster
+    wanted = cluster.workers or default_workers(cluster.device)
+    return cluster.model_copy(update={"workers": min(wanted, n_left)})

@@ -1,0 +1,87 @@
+"""Read the next spectra while the last ones are being computed on."""
+
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import TypeVar, overload
+
+import torch
+
+from apogee_batch.ahead import map_ahead
+from apogee_batch.schema import FloatArray, IntArray
+from apogee_batch.store.spectra import SpectrumBatch, StoreInfo, read_spectra
+
+THREAD_NAME = "read-ahead"
+T = TypeVar("T")
+
+
+@overload
+def read_ahead(
+    info: StoreInfo, rows: IntArray, batch_stars: int, *, pinned: bool = ...
+) -> Generator[SpectrumBatch, None, None]: ...
+
+
+@overload
+def read_ahead(
+    info: StoreInfo,
+    rows: IntArray,
+    batch_stars: int,
+    *,
+    pinned: bool = ...,
+    prepare: Callable[[SpectrumBatch], T],
+) -> Generator[T, None, None]: ...
+
+
+def read_ahead(
+    info: StoreInfo,
+    rows: IntArray,
+    batch_stars: int,
+    *,
+    pinned: bool = False,
+    prepare: Callable[[SpectrumBatch], T] | None = None,
+) -> Generator[SpectrumBatch | T, None, None]:
+    """Read spectra in batches, in a thread that is at most two batches ahead; see `map_ahead`.
+
+    Put the generator into `contextlib.closing`: the thread then ends with the use of it.
+
+    Parameters
+    ----------
+    info : StoreInfo
+        The store.
+    rows : ndarray of int, shape (n_stars,)
+        Rows, ascending.
+    batch_stars : int
+        Stars of a batch; the last may have fewer. Multiples of the store's chunk read nothing twice.
+    pinned : bool
+        Whether to keep spectra in memory from which a GPU copies by itself; needs CUDA.
+    prepare : callable, optional
+        What else the thread is to do with each batch; what it returns is yielded in the batch's stead.
+
+    Yields
+    ------
+    SpectrumBatch, or what `prepare` returned
+        In the order of the rows.
+
+    Raises
+    ------
+    IntegrityError
+        If a shard is missing or damaged; raised as the batch is asked for.
+    """
+    read = partial(_read, info, pinned=pinned, prepare=prepare)
+    parts = (rows[start : start + batch_stars] for start in range(0, len(rows), batch_stars))
+    return map_ahead(read, parts, thread_name=THREAD_NAME)
+
+
+def _read(
+    info: StoreInfo, rows: IntArray, *, pinned: bool, prepare: Callable[[SpectrumBatch], T] | None
+) -> SpectrumBatch | T:
+    """Read a batch and do with it what is to be done beforehand."""
+    batch = read_spectra(info, rows)
+    if pinned:
+        batch = SpectrumBatch(batch.row, _pin(batch.flux), _pin(batch.err))
+    return batch if prepare is None else prepare(batch)
+
+
+def _pin(array: FloatArray) -> FloatArray:
+    """Copy an array into memory that is never moved or swapped; torch gives freed blocks out again."""
+    pinned: FloatArray = torch.from_numpy(array).pin_memory().numpy()
+    return pinned

@@ -1,0 +1,66 @@
+"""The engine is the fastest that can be used; one that cannot says why."""
+
+import pytest
+
+from apogee_batch.errors import UsageError
+from apogee_batch.inference import choose
+from apogee_batch.inference.choose import EngineOffer, available_engines, choose_engine, make_engine
+from apogee_batch.network.model import SpectrumNet
+from apogee_batch.network.scaling import InputTransform, LabelScaler
+
+SCALER = LabelScaler((2.9, 4700.0, -0.2), (1.1, 700.0, 0.3))
+OFFERS = (
+    EngineOffer("cuda", "exact", "cuda", "torch sees no CUDA device"),
+    EngineOffer("cuda", "fast", "cuda", "torch sees no CUDA device"),
+    EngineOffer("kernel", "exact", "cpu", ""),
+    EngineOffer("kernel", "fast", "cpu", "this CPU has no AVX512-BF16"),
+    EngineOffer("openvino", "exact", "cpu", "not installed; pip install openvino"),
+    EngineOffer("torch", "exact", "cpu", ""),
+)
+
+
+@pytest.fixture
+def offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "available_engines", lambda: OFFERS)
+
+
+@pytest.mark.usefixtures("offered")
+@pytest.mark.parametrize(("wanted", "found"), [("auto", "kernel"), ("kernel", "kernel"), ("torch", "torch")])
+def test_the_first_that_can_be_used_is_taken(wanted: str, found: str) -> None:
+    assert choose_engine(wanted, "exact", "cpu").name == found
+
+
+@pytest.mark.usefixtures("offered")
+@pytest.mark.parametrize(
+    ("wanted", "precision", "device", "said"),
+    [
+        (
+            "openvino",
+            "exact",
+            "cpu",
+            "--engine openvino --precision exact .*pip install openvino.*--engine auto",
+        ),
+        ("auto", "fast", "cpu", "kernel: this CPU has no AVX512-BF16.*--precision exact"),
+        ("auto", "exact", "cuda", "torch sees no CUDA"),
+        ("torch", "fast", "cpu", "no engine does that"),
+        ("kernel", "exact", "cuda", "no engine does that"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_its_reason(
+    wanted: str, precision: str, device: str, said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        choose_engine(wanted, precision, device)
+
+
+def test_every_engine_is_listed_and_what_can_be_used_can_be_made() -> None:
+    offers = available_engines()
+    assert {offer.name for offer in offers} == {"cuda", "kernel", "openvino", "torch"}
+    model, transform = SpectrumNet(), InputTransform()
+    for offer in offers:
+        assert "\n" not in offer.reason
+        if not offer.reason:
+            engine = make_engine(offer, model, transform, SCALER)
+            assert (engine.name, engine.precision) == (offer.name, offer.precision)
+            assert engine.stars_per_call >= 1
+    assert choose_engine("torch", "exact", "cpu").reason == ""

@@ -1,0 +1,84 @@
+"""A file that is written piece by piece is whole or absent, and its hash is that of its bytes."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from apogee_batch import files
+from apogee_batch.files import CommitStep, sha256_of_file
+from apogee_batch.streams import replace_on_success
+
+
+def test_pieces_make_the_file_and_its_digest(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    with replace_on_success(path, staging=tmp_path / "staging") as file:
+        for piece in (b"one", memoryview(b"two"), b""):
+            assert file.write(piece) == len(piece)
+        assert file.tell() == 6
+        assert not path.exists()
+    assert path.read_bytes() == b"onetwo"
+    assert file.digest == files.FileDigest(path, 6, sha256_of_file(path))
+    assert list((tmp_path / "staging").iterdir()) == []
+
+
+def test_the_digest_knows_what_was_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with replace_on_success(path) as file:
+        file.write(b"????, the rest")
+        file.overwrite_start(b"head")
+    assert path.read_bytes() == b"head, the rest"
+    assert file.digest is not None
+    assert (file.digest.size, file.digest.sha256) == (14, sha256_of_file(path))
+
+
+def test_an_error_in_the_block_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def write_and_stop() -> None:
+        with replace_on_success(path) as file:
+            file.write(b"new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_and_stop()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("failing", ["write", "fsync", "replace"])
+def test_a_failing_call_names_the_file_and_leaves_nothing(
+    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, failing, fail)
+    with (
+        pytest.raises(OSError, match="No space left") as caught,
+        replace_on_success(tmp_path / "file") as file,
+    ):
+        file.write(b"new")
+    assert caught.value.filename == str(tmp_path / "file")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_short_write_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, content: write(descriptor, bytes(content[:2])))
+    with replace_on_success(tmp_path / "file") as file:
+        file.write(b"12345")
+    assert (tmp_path / "file").read_bytes() == b"12345"
+
+
+def test_the_steps_of_a_commit_are_those_of_other_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[tuple[CommitStep, bool]] = []
+    path = tmp_path / "file"
+    monkeypatch.setattr(files, "on_commit_step", lambda step, path: steps.append((step, path.exists())))
+    with replace_on_success(path) as file:
+        file.write(b"x")
+    assert steps == [("staged", False), ("flushed", False), ("renamed", True), ("committed", True)]
