@@ -1,7 +1,7 @@
 """Files that are whole or absent, and the hashes that tell.
 
-Everything that a run commits passes through `write_bytes`: one place to read for what happens to a file
-when the machine is switched off, and one place for tests to crash.
+Everything that a run commits passes through `write_bytes`, or, piece by piece, through the same steps in
+`streams`: what happens to a file when the machine is switched off is read here, and here tests crash.
 """
 
 import errno

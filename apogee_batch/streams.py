@@ -40,6 +40,7 @@ class StagedFile(io.RawIOBase):
 
     def write(self, content: Any) -> int:
         """Append all of some bytes; a call of the system may take a part only."""
+        self._refuse_if_closed()
         left = memoryview(content).cast("B")
         n_bytes = len(left)
         if self._hash is not None:
@@ -51,14 +52,22 @@ class StagedFile(io.RawIOBase):
 
     def overwrite_start(self, content: bytes) -> None:
         """Replace the first bytes: for a header that holds a checksum of what follows it."""
-        os.pwrite(self._descriptor, content, 0)
+        self._refuse_if_closed()
+        n_written = 0
+        while n_written < len(content):
+            n_written += os.pwrite(self._descriptor, content[n_written:], n_written)
         self._hash = None
 
     def close(self) -> None:
         """Let go of the file, which stays where it is."""
         if not self.closed:
+            super().close()  # first: a descriptor is let go of once, also if that fails
             os.close(self._descriptor)
-        super().close()
+
+    def _refuse_if_closed(self) -> None:
+        # What another library has left to write may come late: the number may be another file's by then.
+        if self.closed:
+            raise ValueError("the file is closed")
 
     def settle(self, path: Path) -> None:
         """Force the file to the disk, and give it its name there."""
@@ -77,7 +86,8 @@ class StagedFile(io.RawIOBase):
 def replace_on_success(path: Path, *, staging: Path | None = None) -> Iterator[StagedFile]:
     """Give a file to write into; it becomes `path` when the block ends without an error.
 
-    The promises are those of `files.write_bytes`.
+    The promises are those of `files.write_bytes`, but for the hash of a file whose start was overwritten: it
+    is that of what the disk gives back.
 
     Parameters
     ----------

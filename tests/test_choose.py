@@ -43,7 +43,8 @@ def test_the_first_that_can_be_used_is_taken(wanted: str, found: str) -> None:
         ("auto", "fast", "cpu", "kernel: this CPU has no AVX512-BF16.*--precision exact"),
         ("auto", "exact", "cuda", "torch sees no CUDA"),
         ("torch", "fast", "cpu", "no engine does that"),
-        ("kernel", "exact", "cuda", "no engine does that"),
+        ("kernel", "exact", "cuda", "kernel computes on cpu and not on cuda; use --device cpu"),
+        ("cuda", "exact", "cpu", "cuda computes on cuda and not on cpu: torch sees no CUDA"),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_its_reason(

@@ -34,6 +34,12 @@ def noisy(n_stars: int, dtype: type = np.float32, n_pixels: int = N_PIXELS) -> n
     return rng.normal(1000, 30, (n_stars, n_pixels)).astype(dtype)
 
 
+@pytest.mark.parametrize("offset", [[1, 0], [3, 3], [0]])
+def test_rows_that_do_not_ascend_are_refused(offset: list[int]) -> None:
+    with pytest.raises(ValueError, match="ascend"):
+        encode_shard(LAYOUTS[0], 64, np.array(offset, np.int32), noisy(2), 0.0)
+
+
 def encoded_by_zarr(layout: ChunkLayout, rows: np.ndarray, fill: float) -> bytes:
     held: dict[str, Any] = {}
     array = zarr.create_array(

@@ -47,6 +47,15 @@ def test_the_help_of_every_command_has_an_example(
     assert "--config" in told
 
 
+def test_an_engine_that_cannot_be_used_is_told_before_anything_is_trained(
+    labelled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["run-catalog", str(labelled_store), "--out", str(tmp_path / "run"), "--cluster", "serial"]
+    assert call([*words, "--device", "cpu", "--engine", "cuda"], monkeypatch) == 2
+    assert "--engine cuda computes on cuda and not on cpu" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_every_command_is_known_here() -> None:
     names = {
         (info.name or info.callback.__name__.replace("_", "-"))

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -128,6 +128,18 @@ def test_the_advice_to_use_tf32_is_not_shown(model: SpectrumNet, monkeypatch: py
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
+def test_more_realizations_make_a_batch_of_fewer_stars_and_no_other_labels(
+    model: SpectrumNet, precision: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stars = stars_at(50)
+    whole = on_cpu(model, precision).predict(stars, 4)
+    monkeypatch.setattr(cuda_engine, "MOST_ROWS", 9)  # one star of 1 + 4
+    np.testing.assert_allclose(
+        in_units(on_cpu(model, precision).predict(stars, 4)), in_units(whole), atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_no_error_means_no_scatter(model: SpectrumNet, precision: Precision) -> None:
     stars = stars_at(50, 1)
     labels = on_cpu(model, precision, batch_stars=1).predict(
@@ -206,6 +218,28 @@ def test_where_compiling_fails_the_steps_run_one_by_one(
         "Cannot find a working triton installation."
     ]
     np.testing.assert_array_equal(labels, on_cpu(model, "fast", batch_stars=1).predict(stars, 2))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a launch failed"), torch.OutOfMemoryError("it is full")])
+def test_a_program_that_has_run_or_has_no_memory_is_not_taken_for_another(
+    model: SpectrumNet, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
+    n_calls = 0
+
+    def compile_(program: Callable[..., torch.Tensor], **_: object) -> Callable[..., torch.Tensor]:
+        def run(*arguments: object) -> torch.Tensor:
+            nonlocal n_calls
+            n_calls += 1
+            if n_calls == 2 or isinstance(error, torch.OutOfMemoryError):
+                raise error
+            return program(*arguments)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    engine = on_cpu(model, "exact", batch_stars=1, compiled=True)
+    with pytest.raises(type(error), match=str(error)):
+        engine.predict(stars_at(50, 2), 2)
 
 
 @NO_CUDA

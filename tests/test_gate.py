@@ -291,7 +291,8 @@ def test_a_worker_takes_an_engine_that_is_right(model: SpectrumNet, reference: T
 def test_a_worker_refuses_an_engine_that_rounds(
     model: SpectrumNet, reference: TorchEngine, rounded: Callable[[Tensor], Tensor], precision: Precision
 ) -> None:
-    with pytest.raises(IntegrityError, match=f"engine torch {precision}: .*teff 0.*--engine torch"):
+    remedy = {"exact": "use --engine torch", "fast": "begin a new run with --precision exact"}[precision]
+    with pytest.raises(IntegrityError, match=f"engine torch {precision}: .*teff 0.*; {remedy}"):
         check_engine(rounding(model, rounded, precision), reference)
 
 

@@ -1,7 +1,9 @@
 """What is published is whole, and says what it was made on."""
 
+import gc
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from apogee_batch.catalog.export import write_parquet
 from apogee_batch.catalog.parts import write_part
+from apogee_batch.catalog.rows import rows_of
 from apogee_batch.errors import IntegrityError
 from apogee_batch.files import read_json, sha256_of_file, write_bytes
 from apogee_batch.network.checkpoint import load_checkpoint
@@ -19,6 +23,7 @@ from apogee_batch.run.catalog_run import inference_ledger
 from apogee_batch.run.ledger import relative_digest
 from apogee_batch.run.plan import read_plan
 from apogee_batch.run.publish import MANIFEST_FILE, Published, publish
+from apogee_batch.schema import arrow_schema, catalog_columns
 
 
 @pytest.fixture
@@ -114,14 +119,21 @@ def test_a_run_that_is_published_is_left_alone_and_tells_the_same(run: Path) -> 
 def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw nothing: pictures take longer than all else together."""
     for name in ("kiel_diagram", "label_comparison"):
-        monkeypatch.setattr(figures, name, lambda _, path: write_bytes(path, b"picture"))
+        monkeypatch.setattr(figures, name, lambda _, path: write_bytes(path, b"a picture of stars"))
 
 
 @pytest.mark.usefixtures("quick_figures")
 def test_what_is_lost_or_damaged_is_published_again(run: Path) -> None:
     publish_run(run)
     before = {name: sha256 for name, (_, sha256) in digests(run).items()}
-    for lost in ("catalog/catalog.fits", "catalog/catalog.parquet", "rejects.parquet", MANIFEST_FILE):
+    for lost in (
+        "catalog/catalog.fits",
+        "catalog/catalog.parquet",
+        "rejects.parquet",
+        "report/results.json",
+        "report/labels.png",
+        MANIFEST_FILE,
+    ):
         content = (run / lost).read_bytes()
         for damaged in (None, content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]):
             (run / lost).unlink() if damaged is None else (run / lost).write_bytes(damaged)
@@ -156,3 +168,24 @@ def test_a_damaged_part_is_not_published(run: Path) -> None:
     assert not (run / MANIFEST_FILE).exists()
     assert not list((run / "catalog").glob("*"))
     assert not list((run / "staging").glob(".*"))
+
+
+def test_a_publication_that_is_stopped_leaves_nothing_to_be_written_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", late.append)
+    stars = arrow_schema(catalog_columns()).empty_table()
+
+    def read() -> Iterator[pa.Table]:
+        yield stars
+        raise KeyboardInterrupt
+
+    rows = replace(rows_of(stars), read=read)
+    with pytest.raises(KeyboardInterrupt):
+        write_parquet(rows, tmp_path / "catalog.parquet", metadata={})
+    with (tmp_path / "other").open("wb"):
+        gc.collect()
+    assert not late
+    assert (tmp_path / "other").stat().st_size == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]

@@ -82,3 +82,23 @@ def test_the_steps_of_a_commit_are_those_of_other_files(
     with replace_on_success(path) as file:
         file.write(b"x")
     assert steps == [("staged", False), ("flushed", False), ("renamed", True), ("committed", True)]
+
+
+def test_a_short_overwrite_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda number, content, at: real(number, content[:2], at))
+    with replace_on_success(tmp_path / "f") as file:
+        file.write(b"0123456789")
+        file.overwrite_start(b"abcde")
+    assert (tmp_path / "f").read_bytes() == b"abcde56789"
+
+
+def test_what_comes_after_the_end_reaches_no_other_file(tmp_path: Path) -> None:
+    with replace_on_success(tmp_path / "f") as file:
+        file.write(b"in time")
+    with (tmp_path / "other").open("wb"):  # may have the same number
+        for late in (lambda: file.write(b"late"), lambda: file.overwrite_start(b"late")):
+            with pytest.raises(ValueError, match="closed"):
+                late()
+    assert (tmp_path / "other").read_bytes() == b""
+    assert (tmp_path / "f").read_bytes() == b"in time"

@@ -62,11 +62,12 @@ def write_parquet(
         "IVOA.VOTable-Parquet.content": votable_header(widths, rows.summary.n_rows),
     }
     schema = arrow_schema(catalog_columns()).with_metadata(of_file)
-    with replace_on_success(path, staging=staging) as file:
-        writer = pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True)
+    with (
+        replace_on_success(path, staging=staging) as file,
+        pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer,
+    ):
         for piece in rows.pieces():
             writer.write_table(piece.replace_schema_metadata(of_file))
-        writer.close()
     return _digest_of(file)
 
 

@@ -69,15 +69,20 @@ class CatalogRows:
 
     def pieces(self) -> Iterator[pa.Table]:
         """Give the rows in tables of `PIECE_ROWS`, the last one shorter; one empty one if there are none."""
-        held, n_held = list[pa.Table](), 0
+        held, n_held, n_read = list[pa.Table](), 0, 0
         for table in self.read():
             held.append(table)
             n_held += len(table)
+            n_read += len(table)
             while n_held >= PIECE_ROWS:
                 joined = pa.concat_tables(held)
                 yield joined.slice(0, PIECE_ROWS).combine_chunks()
                 held, n_held = [joined.slice(PIECE_ROWS)], n_held - PIECE_ROWS
-        if n_held or not self.summary.n_rows:
+        if n_read != self.summary.n_rows:
+            raise IntegrityError(
+                "parts of the catalogue changed while they were read; give the command again"
+            )
+        if n_held or not n_read:
             empty = arrow_schema(catalog_columns()).empty_table()
             yield pa.concat_tables(held or [empty]).combine_chunks()
 

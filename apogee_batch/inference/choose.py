@@ -61,7 +61,7 @@ def choose_engine(wanted: EngineChoice, precision: Precision, device: str) -> En
     Parameters
     ----------
     wanted : {"auto", "kernel", "openvino", "torch", "cuda"}
-        "auto" takes the fastest that can be used.
+        "auto" takes the first that can be used.
     precision : {"exact", "fast"}
     device : {"cpu", "cuda"}
         Where it is to compute.
@@ -79,6 +79,13 @@ def choose_engine(wanted: EngineChoice, precision: Precision, device: str) -> En
     for offer in offers:
         if not offer.reason:
             return offer
+    elsewhere = [
+        offer for offer in available_engines() if (offer.name, offer.precision) == (wanted, precision)
+    ]
+    if elsewhere and not offers:
+        where = elsewhere[0]
+        told = f": {where.reason}" if where.reason else f"; use --device {where.device}"
+        raise UsageError(f"--engine {wanted} computes on {where.device} and not on {device}{told}")
     reasons = "; ".join(f"{offer.name}: {offer.reason}" for offer in offers)
     asked = "" if wanted == "auto" else f"--engine {wanted} "
     remedy = "use --precision exact" if precision == "fast" else "use --engine auto"

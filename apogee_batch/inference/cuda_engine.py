@@ -18,6 +18,7 @@ from apogee_batch.network.scaling import InputTransform, LabelScaler
 from apogee_batch.schema import DoubleArray, FloatArray
 
 BATCH_STARS = 32  # 3232 spectra: kernels of a tenth of a millisecond, launched faster than they run
+MOST_ROWS = BATCH_STARS * 101  # spectra of a batch; with more realizations a batch has fewer stars
 BATCHES_PER_CALL = 8  # the GPU is waited for once in so many batches
 PADDING_KEY = NoiseKey(0, 1)
 Program = Callable[..., Tensor]
@@ -104,13 +105,14 @@ class CudaEngine:
 
         All batches are launched before the first is waited for.
         """
-        padding = -len(stars) % self._batch_stars
+        batch_stars = max(1, min(self._batch_stars, MOST_ROWS // (1 + n_realizations)))
+        padding = -len(stars) % batch_stars
         flux, err = (self._upload(array, padding) for array in (stars.flux, stars.err))
         keys = key_tensor((*stars.keys, *[PADDING_KEY] * padding), self._device)
         flux_scale = self._transform.scale(flux)
         scales = choose_scales(self._transform, err, flux_scale)
         held = (flux, err, keys, flux_scale, scales)
-        batches = zip(*(t.view(-1, self._batch_stars, t.shape[1]) for t in held), strict=True)
+        batches = zip(*(t.view(-1, batch_stars, t.shape[1]) for t in held), strict=True)
         labels = [program(*batch, n_realizations) for batch in batches]
         return torch.cat(labels)[: len(stars)].cpu()
 
@@ -157,14 +159,21 @@ def _choose(stars: StarBatch, places: list[int]) -> StarBatch:
 
 
 def _fuse(program: Program) -> Program:
-    """Return a program as `torch.compile` makes it, or as it is if that fails when it is first called."""
+    """Return a program as `torch.compile` makes it, or as it is if that fails when it is first called.
+
+    Once it has run, it stays what it is: the two round differently.
+    """
     fused: list[Program] = [torch.compile(program, fullgraph=True, dynamic=False)]
+    has_run = False
 
     def run(*arguments: Tensor | int) -> Tensor:
+        nonlocal has_run
         try:
-            return fused[0](*arguments)
+            result = fused[0](*arguments)
+            has_run = True
+            return result
         except RuntimeError as error:
-            if fused[0] is program:
+            if fused[0] is program or has_run or isinstance(error, torch.OutOfMemoryError):
                 raise
             reason = str(error).strip().partition("\n")[0]
             logger.warning("torch.compile cannot be used here, the GPU will be slower: %s", reason)
@@ -178,8 +187,8 @@ def _fuse(program: Program) -> Program:
 def _full_float32() -> Iterator[None]:
     """Multiply float32 numbers as such, and add up products of float16 numbers in float32.
 
-    TF32 is on by default for convolutions and makes sigma 11 percent too large at SNR 1000. Algorithms are
-    not chosen by their time either: another one would round differently the next time.
+    TF32 is on by default for convolutions and moves the labels of bright stars (docs/precision.md).
+    Algorithms are not chosen by their time either: another one would round differently the next time.
     """
     products = torch.backends.cuda.matmul
     before = products.allow_tf32, products.allow_fp16_reduced_precision_reduction

@@ -23,7 +23,10 @@ CHECK_SNRS = (GATE_SNRS[0], GATE_SNRS[-1])  # rounding shows at the end, overflo
 # Largest rms difference of the realizations of a star, in sigma of the reference. Measured at SNR 1000 with
 # trained networks: OpenVINO 0.0001, anchored bfloat16 0.01, TF32 0.06-0.2, bfloat16 0.6-0.9.
 CHECK_ALLOWED = {"exact": 0.01, "fast": 0.03}
-REMEDY = "use --engine torch, and please report this"
+REMEDIES = {
+    "exact": "use --engine torch, and please report this",
+    "fast": "begin a new run with --precision exact, and please report this",
+}
 
 
 def run_gate(
@@ -79,7 +82,7 @@ def _predict(engine: Engine, stars: StarBatch, n_realizations: int) -> DoubleArr
         if labels.shape != shape:
             raise IntegrityError(
                 f"engine {engine.name} {engine.precision}: gave labels of shape {labels.shape} instead of"
-                f" {shape}; {REMEDY}"
+                f" {shape}; {REMEDIES[engine.precision]}"
             )
         parts.append(labels)
     return np.concatenate(parts)
@@ -176,5 +179,6 @@ def check_engine(engine: Engine, reference: Engine, *, n_realizations: int = 8) 
         numbers = ", ".join(f"{name} {value:.2g}" for name, value in zip(LABEL_NAMES, largest, strict=True))
         raise IntegrityError(
             f"engine {engine.name} {engine.precision}: its realizations differ from those of"
-            f" {reference.name} by {numbers} (rms in sigma, {allowed:g} is allowed); {REMEDY}"
+            f" {reference.name} by {numbers} (rms in sigma, {allowed:g} is allowed);"
+            f" {REMEDIES[engine.precision]}"
         )

@@ -106,6 +106,7 @@ class OpenVinoEngine:
         self._transform = transform
         self._scaler = scaler
         openvino = import_openvino()
+        self.version = str(openvino.__version__).partition("-")[0]  # another one may round differently
         # OpenVINO reads from and writes into these arrays: nothing is copied on the way.
         self._inputs = np.zeros((ROWS_PER_CONVOLUTION, 1, N_PIXELS), np.float32)
         self._features = np.zeros((ROWS_PER_BLOCK, N_FEATURES), np.float32)

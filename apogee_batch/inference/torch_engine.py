@@ -38,7 +38,7 @@ class TorchEngine:
     def __init__(
         self, model: SpectrumNet, transform: InputTransform, scaler: LabelScaler, *, device: str = "cpu"
     ) -> None:
-        # TF32 is on by default for convolutions and makes sigma 11 percent too large at SNR 1000.
+        # TF32 is torch's default for convolutions, and too coarse for bright stars: docs/precision.md.
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
         self._model = model.to(device).eval()

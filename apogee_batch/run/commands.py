@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from apogee_batch.errors import IntegrityError, UsageError
+from apogee_batch.inference.choose import choose_engine
 from apogee_batch.network.official import import_official
 from apogee_batch.run.array_plan import finalise, plan_array, require_model
 from apogee_batch.run.attach import attach_tables
 from apogee_batch.run.catalog_run import CatalogRun, begin_run, run_catalog
 from apogee_batch.run.clusters import open_workers
-from apogee_batch.run.config import ORDINARY, ClusterSettings, Going, RunConfig
+from apogee_batch.run.config import ORDINARY, QUEUE_KINDS, ClusterSettings, Going, RunConfig
+from apogee_batch.run.devices import choose_device
 from apogee_batch.run.dry_run import describe_run
 from apogee_batch.run.finished import count_left, no_more_than_needed, publish_if_done
 from apogee_batch.run.ingest_command import ingest
@@ -148,9 +150,14 @@ def make_catalog(
     if is_plan_only and is_finalise:
         raise UsageError("--plan-only comes before a job array and --finalise after it; give one of them")
     require_finished_ingest(store)
+    is_by_array = is_plan_only or is_finalise
+    if (
+        config.cluster.kind in ("local", "serial") and not is_by_array
+    ):  # known here, and not after the training
+        wanted = config.inference
+        choose_engine(wanted.engine, wanted.precision, choose_device(config.cluster.device))
     if is_dry_run:
         return describe_run(store, out, model, config)
-    is_by_array = is_plan_only or is_finalise
     given = require_model(model) if is_by_array else model
     with hold_lock(out / LOCK_FILE, out, break_lock=going.break_lock) as lock:
         plan = begin_run(
@@ -187,7 +194,9 @@ def _run_with_workers(
     """Make the catalogue with workers that are told what to do by this process."""
     n_ranks = plan["model"].get("trained", {}).get("workers", 1)
     cluster = config.cluster if config.cluster.kind == "local" else _for_training(config.cluster, n_ranks)
-    if model is not None:
+    if (
+        model is not None and cluster.kind not in QUEUE_KINDS
+    ):  # a queue may hold what a lost driver left there
         finished = publish_if_done(out, plan, model, config, progress, lock)
         if finished is not None:
             return finished

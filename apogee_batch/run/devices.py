@@ -41,5 +41,7 @@ def describe_computer(engine: Engine, device: str) -> str:
     device : {"cpu", "cuda"}
     """
     # The kernel adds in the same order, and rounds alike, on all CPUs that it has a variant for.
-    is_alike = getattr(engine, "variant", PORTABLE) != PORTABLE
-    return f"{'cpu' if is_alike else device_name(device)}, {engine.name} {engine.precision}"
+    # How dot products of bfloat16 round is not defined as well.
+    is_alike = engine.precision == "exact" and getattr(engine, "variant", PORTABLE) != PORTABLE
+    version = f" {version}" if (version := getattr(engine, "version", "")) else ""
+    return f"{'cpu' if is_alike else device_name(device)}, {engine.name}{version} {engine.precision}"

@@ -63,7 +63,7 @@ def count_left(out: Path, plan: dict[str, Any]) -> int:
 
 def no_more_than_needed(cluster: ClusterSettings, n_left: int) -> ClusterSettings:
     """Return the settings for so many shards: a local worker without one would start for nothing."""
-    if cluster.kind != "local":  # jobs of a queue are asked for as they are needed
+    if cluster.kind != "local":
         return cluster
     wanted = cluster.workers or default_workers(cluster.device)
     return cluster.model_copy(update={"workers": min(wanted, n_left)})

@@ -46,7 +46,9 @@ def is_slow(before: Waiting, after: Waiting, n_files: int) -> bool:
     return has_slept and waited_s > n_files * SLOW_S
 
 
-def read_in_order(read: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+def read_in_order(
+    read: Callable[[Item], Result], items: Sequence[Item], *, most_at_once: int = N_IN_FLIGHT
+) -> Iterator[Result]:
     """Give what `read` returns of each item, in their order, whatever it took to read them.
 
     Parameters
@@ -55,6 +57,8 @@ def read_in_order(read: Callable[[Item], Result], items: Sequence[Item]) -> Iter
         Reads a file; its errors are raised here. May be called in several threads.
     items : sequence
         What to read, in order.
+    most_at_once : int
+        Bound of the files that are in memory at a time.
     """
     start = 0
     while start < len(items):
@@ -63,18 +67,20 @@ def read_in_order(read: Callable[[Item], Result], items: Sequence[Item]) -> Iter
         is_waiting = is_slow(before, Waiting.now(), len(sample))
         yield from sample
         rest = items[start + SAMPLE_FILES : start + FILES_BETWEEN_SAMPLES]
-        yield from _read_many_at_once(read, rest) if is_waiting else map(read, rest)
+        yield from _read_many_at_once(read, rest, most_at_once) if is_waiting else map(read, rest)
         start += FILES_BETWEEN_SAMPLES
 
 
-def _read_many_at_once(read: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+def _read_many_at_once(
+    read: Callable[[Item], Result], items: Sequence[Item], most_at_once: int
+) -> Iterator[Result]:
     """Give the same as `map`; only so many are read ahead that the memory for them is small."""
     waiting = deque[Future[Result]]()
-    with ThreadPoolExecutor(N_IN_FLIGHT, thread_name_prefix="read") as pool:
+    with ThreadPoolExecutor(most_at_once, thread_name_prefix="read") as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(read, item))
-                if len(waiting) > 2 * N_IN_FLIGHT:
+                if len(waiting) > 2 * most_at_once:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

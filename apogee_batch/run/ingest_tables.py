@@ -182,7 +182,10 @@ def gather_tables(store: Path, *, without: Path | None = None) -> tuple[pa.Table
         is_last_word = [path not in read_again for path in refused["path"].to_pylist()]
         stars.append(found)
         rejects.append(refused.filter(pa.array(is_last_word, pa.bool_())))
-    kept, duplicates = _drop_duplicates(plans, pa.concat_tables(stars).sort_by("row"))
+    found = pa.concat_tables(stars).sort_by("row")
+    if (np.diff(found["row"].to_numpy()) < 1).any():
+        raise IntegrityError(f"{store}: two spectra have one row; ingest into a new store")
+    kept, duplicates = _drop_duplicates(plans, found)
     return kept, pa.concat_tables([*rejects, duplicates]).combine_chunks()
 
 

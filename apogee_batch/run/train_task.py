@@ -4,7 +4,7 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -89,8 +89,15 @@ def _read_flux(info: StoreInfo, rows: IntArray) -> FloatArray:
         return flux
     with tempfile.TemporaryFile() as file:
         for part in parts:
-            file.write(part.data)  # a full disk is an error here; in a mapped page it would end the process
+            _write(file, part)  # a full disk is an error here; in a mapped page it would end the process
         return np.asarray(np.memmap(file, np.float32, "r", shape=shape))
+
+
+def _write(file: IO[bytes], part: FloatArray) -> None:
+    try:
+        file.write(part.data)
+    except OSError as error:  # a file without a name
+        raise OSError(error.errno, error.strerror, tempfile.gettempdir()) from error
 
 
 def train_network(

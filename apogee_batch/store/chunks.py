@@ -108,7 +108,14 @@ def encode_shard(
         Of four bytes each.
     fill : float
         Value of all other rows.
+
+    Raises
+    ------
+    ValueError
+        If the rows do not ascend: two of a row would be taken for neighbours.
     """
+    if len(offset) != len(values) or (np.diff(offset) < 1).any():
+        raise ValueError("the rows of a shard must ascend, each once")
     codec = Blosc(layout.compressor, layout.level, Blosc.SHUFFLE, typesize=values.dtype.itemsize)
     pieces: list[bytes] = []
     places: list[tuple[int, int]] = []

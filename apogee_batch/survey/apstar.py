@@ -190,7 +190,7 @@ def _image(source: ByteSource, start: int, number: int) -> Hdu:
     if image is None:
         text = f"HDU{number} is a table where apStar has an image of the {content}"
         raise ApStarError(source.path, RejectReason.NOT_APSTAR, text)
-    if len(image.shape) not in (1, 2) or image.shape[-1] != N_PIXELS or image.shape[0] == 0:
+    if len(image.shape) not in (1, 2) or image.shape[-1] != N_PIXELS or image.shape[0] < 1:
         text = f"HDU{number} ({content}) has shape {image.shape}, not (n, {N_PIXELS}) or ({N_PIXELS},)"
         raise ApStarError(source.path, RejectReason.BAD_SHAPE, text)
     # A few compressed tiles may promise any size.

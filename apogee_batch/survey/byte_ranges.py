@@ -19,6 +19,7 @@ INFLATE_BYTES = 1 << 20
 MAX_FILE_BYTES = 256 << 20  # a float64 file of 500 visits
 MAX_GZIP_MEMBERS = 1 << 16  # bgzip makes one of each 64 KiB; millions of empty ones would take minutes
 ZLIB_GZIP = 31  # zlib's word for a gzip header, the largest window, and a checksum that is verified
+LARGEST_OFFSET = (1 << 64) - 1  # a header may promise more; nothing lies there
 HASH_BYTES = 16
 # What a server or the machine suffers from: it passes, and no file is to blame for it.
 PASSING = {errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOLCK}
@@ -53,7 +54,7 @@ class ContentHash:
 
     def add(self, offset: int, content: bytes) -> None:
         """Add a range that was fetched."""
-        self._hash.update(struct.pack("<QQ", offset, len(content)))
+        self._hash.update(struct.pack("<QQ", min(offset, LARGEST_OFFSET), len(content)))
         self._hash.update(content)
         self._is_empty = False
 

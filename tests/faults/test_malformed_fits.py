@@ -187,6 +187,20 @@ def test_images_larger_than_any_are_told_from_files_cut_short(folder: Path) -> N
     assert_rejected(path, RejectReason.TRUNCATED, "bytes promised")
 
 
+@pytest.mark.parametrize("exponent", [6, 9, 18])
+def test_a_primary_hdu_that_promises_any_size_costs_its_own_file_only(folder: Path, exponent: int) -> None:
+    whole = good_file(3)
+    cards = [
+        b"SIMPLE  =                    T",
+        b"BITPIX  =                   16",
+        b"NAXIS   =                    3",
+    ]
+    cards += [f"NAXIS{axis}  = {10**exponent:>20}".encode() for axis in (1, 2, 3)]
+    header = b"".join(card.ljust(CARD) for card in [*cards, b"END"])
+    path = write(folder, header.ljust(BLOCK) + whole[BLOCK:])
+    assert isinstance(read_apstar_file(path)[0], RejectedSpectrum)
+
+
 def extension(n_comments: int = 0) -> bytes:
     """Return an HDU without data."""
     cards = [b"XTENSION= 'IMAGE   '", f"BITPIX  = {8:>20}".encode(), f"NAXIS   = {0:>20}".encode()]

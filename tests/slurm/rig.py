@@ -126,8 +126,10 @@ class Slurm:
         begun: list[Job] = []
 
         def enough() -> bool:
-            # Slurm calls a job running before its node has started anything of it.
-            begun[:] = [job for job in self.running(prefix) if self.processes(job.job_id)]
+            # Slurm calls a job running before its node has started anything of it. A task of an array, 7_5,
+            # has another number there.
+            running = self.running(prefix)
+            begun[:] = [job for job in running if "_" in job.job_id or self.processes(job.job_id)]
             return len(begun) >= n_jobs
 
         if not wait_for(enough, timeout_s, 0.1):

@@ -48,7 +48,7 @@ KERNEL_INLINE void accumulate(Sums<POSITIONS>& sums, const Vector* input, const 
 }
 
 // POSITIONS positions from `position` on, all channels. `input` begins one position earlier; `finish` says what
-// sums begin with and what becomes of them (passes.h, anchors.h).
+// sums begin with and what becomes of them (exact.h, anchors.h, differences.h).
 template <int IN, int OUT, bool POOL, int POSITIONS, class Vector, class Finish, class Output>
 KERNEL_INLINE void convolve_positions(const Convolution& layer, const Finish& finish, const Vector* input,
                                       Output* output, int position) {

@@ -1,6 +1,6 @@
 // The fast pass: what is carried from layer to layer is the difference of a realization's activations from those of
-// its clean spectrum, in bfloat16. Rounding is then relative to the noise and not to the flux, which plain bfloat16
-// is not: it makes sigma three times too large at SNR 1000.
+// its clean spectrum, in bfloat16. Rounding is then relative to the noise and not to the flux, as it is in plain
+// bfloat16 (docs/precision.md).
 #pragma once
 
 #include "anchors.h"
