@@ -3,10 +3,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= demo
+APSTARS ?= $(DEMO)/survey/redux
+SCRATCH ?= build/bench
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test setup lint types layers coverage faults slurm slow clean
+.PHONY: demo test setup lint types layers coverage faults slurm slow bench clean
 
 demo: setup
 	$(BIN)/apogee-batch demo $(DEMO)
@@ -45,6 +47,19 @@ slurm: setup
 
 slow: setup
 	$(BIN)/python -m pytest -m 'slow or fault or slurm'
+
+# A quarter of an hour on a machine that does nothing else; APSTARS is a folder of apStar files.
+bench: setup
+	mkdir -p $(SCRATCH)
+	$(BIN)/python tests/bench/bench_engines.py
+	$(BIN)/python tests/bench/bench_kernel.py --processes 2
+	$(BIN)/python tests/bench/bench_training.py
+	$(BIN)/python tests/bench/bench_read_apstar.py $(APSTARS)
+	$(BIN)/python tests/bench/bench_store.py $(APSTARS)
+	$(BIN)/python tests/bench/bench_ingest.py $(APSTARS)
+	$(BIN)/python tests/bench/bench_startup.py $(SCRATCH)/startup
+	$(BIN)/python tests/bench/bench_scale.py $(SCRATCH)/scale
+	$(BIN)/python tests/bench/bench_protocol.py $(SCRATCH)/protocol
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis

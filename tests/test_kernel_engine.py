@@ -236,6 +236,22 @@ def test_compiled_code_reads_nothing_that_is_too_short(model: SpectrumNet, varia
 
 
 @needs_kernel
+def test_spectra_whose_type_has_another_name_are_taken(model: SpectrumNet) -> None:
+    engine, stars = KernelEngine(model, CONTRAST, SCALER), make_stars(2)
+    named = np.dtype(np.float32).newbyteorder("<")
+    renamed = StarBatch(stars.flux.view(named), stars.err.view(named), stars.keys)
+    np.testing.assert_array_equal(engine.predict(renamed, 2), engine.predict(stars, 2))
+
+
+@needs_kernel
+def test_calls_that_are_cut_give_the_same_labels(model: SpectrumNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, stars = KernelEngine(model, CONTRAST, SCALER), make_stars(5)
+    whole = engine.predict(stars, 3)
+    monkeypatch.setattr(kernel_engine, "MOST_ROWS", 9)  # two stars of 1 + 3
+    np.testing.assert_array_equal(engine.predict(stars, 3), whole)
+
+
+@needs_kernel
 def test_no_stars_give_no_labels(model: SpectrumNet) -> None:
     assert KernelEngine(model, CONTRAST, SCALER).predict(make_stars(1).part(0, 0), 5).shape == (0, 6, 3)
 

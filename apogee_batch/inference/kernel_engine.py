@@ -22,6 +22,7 @@ from apogee_batch.survey.pixels import N_PIXELS
 PACKAGE = "apogee_batch.inference.kernel"
 PORTABLE = "portable"  # runs everywhere, and knows which of the others do here
 FAST_VARIANT = "avx512bf16"
+MOST_ROWS = 16 * 101  # of a call: Python, and so a signal, waits for its end
 REINSTALL = "reinstall apogee-batch where a C++17 compiler is (g++ 10 or newer, or clang++ 12)"
 
 
@@ -143,18 +144,22 @@ class KernelEngine:
         standardised = np.empty((len(stars), 1 + n_realizations, N_LABELS), np.float32)
         transform = (self._transform.kind == "contrast", self._transform.clip, self._transform.gain)
 
+        stars_at_once = max(1, MOST_ROWS // (1 + n_realizations))
+
         def compute(part: slice, workspace: object) -> None:
-            self._kernel.predict(
-                self._network,
-                workspace,
-                transform,
-                n_realizations,
-                flux[part],
-                err[part],
-                keys[part],
-                np.ascontiguousarray(scale[part]),
-                standardised[part],
-            )
+            for start in range(part.start, part.stop, stars_at_once):
+                some = slice(start, min(start + stars_at_once, part.stop))
+                self._kernel.predict(
+                    self._network,
+                    workspace,
+                    transform,
+                    n_realizations,
+                    flux[some],
+                    err[some],
+                    keys[some],
+                    np.ascontiguousarray(scale[some]),
+                    standardised[some],
+                )
 
         n_threads = len(self._workspaces)
         ends = [len(stars) * i // n_threads for i in range(n_threads + 1)]
@@ -184,4 +189,4 @@ def _checked(spectra: FloatArray, name: str) -> FloatArray:
             f"{name}: float32 of shape (n_stars, {N_PIXELS}) is needed, "
             f"not {spectra.dtype} of {spectra.shape}"
         )
-    return np.ascontiguousarray(spectra)
+    return np.ascontiguousarray(spectra).view(np.float32)  # the same type may have another name, "<f4"

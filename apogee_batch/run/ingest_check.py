@@ -9,6 +9,7 @@ from typing import Any, Literal, NoReturn
 from apogee_batch.errors import IntegrityError, RejectReason, UsageError
 from apogee_batch.run.attempts import run_alone
 from apogee_batch.run.clusters import Workers
+from apogee_batch.run.in_flight import read_in_order
 from apogee_batch.run.ingest_inputs import read_shard_inputs, star_from_json, stat_file
 from apogee_batch.run.ingest_plan import IngestPlan, ingest_folders, is_finished, read_ingest
 from apogee_batch.run.ingest_tables import CONTENTS, ingest_ledger, part_path
@@ -131,12 +132,13 @@ def check_shard(
         for reject in rejects
         if state == "finished" or reject["reason"] == RejectReason.WORKER_KILLED
     }
-    changes = (
-        _find_change(record, hashes.get(record["path"]), rows, trust_mtime, must_exist=state == "damaged")
-        for record in read_shard_inputs(folder, shard)
-        if record["path"] not in left_out
-    )
-    return [change for change in changes if change is not None]
+    records = [record for record in read_shard_inputs(folder, shard) if record["path"] not in left_out]
+
+    def find(record: dict[str, Any]) -> str | None:
+        blake2b = hashes.get(record["path"])
+        return _find_change(record, blake2b, rows, trust_mtime, must_exist=state == "damaged")
+
+    return [change for change in read_in_order(find, records) if change is not None]
 
 
 def _find_change(
