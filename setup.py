@@ -4,6 +4,7 @@ Every variant is optional: where there is no compiler, or an old one, the packag
 """
 
 import platform
+import re
 import sys
 from pathlib import Path
 
@@ -23,6 +24,8 @@ FLAGS = [
 ]
 AVX2 = ["-mavx2", "-mfma"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
+STATED = (FOLDER / "__init__.py").read_text(encoding="utf-8")
+REVISION = re.findall(r'^REVISION = "(\w+)"', STATED, re.MULTILINE)[0]
 VARIANTS: dict[str, list[str]] = {"portable": []}
 if platform.machine().lower() in ("x86_64", "amd64") and sys.maxsize > 2**32:
     VARIANTS |= {"avx2": AVX2, "avx512": AVX512, "avx512bf16": [*AVX512, "-mavx512bf16"]}
@@ -32,7 +35,8 @@ setup(
         Extension(
             f"{PACKAGE}._{name}",
             sources=[str(FOLDER / f"{name}.cpp")],
-            depends=[str(path) for path in sorted(FOLDER.glob("*.h"))],
+            depends=[str(FOLDER / "__init__.py"), *(str(path) for path in sorted(FOLDER.glob("*.h")))],
+            define_macros=[("KERNEL_REVISION", f'"{REVISION}"')],
             extra_compile_args=FLAGS + flags,
             language="c++",
             optional=True,

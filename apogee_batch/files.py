@@ -169,7 +169,12 @@ def read_sealed_json(path: Path) -> dict[str, Any]:
     ValueError
         If it is not what was written.
     """
-    value = read_json(path)
+    return parse_sealed_json(path.read_bytes(), path)
+
+
+def parse_sealed_json(content: bytes, path: Path) -> dict[str, Any]:
+    """Do what `read_sealed_json` does with what a file holds; `path` is for the message of an error."""
+    value = json.loads(content.decode("utf-8"))
     if not isinstance(value, dict) or value.pop(CHECKSUM, None) != sha256_of_text(canonical_json(value)):
         raise ValueError(f"{path}: its {CHECKSUM} does not fit it")
     return value

@@ -9,10 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from unpacked import unpack_ingest
 
 from apogee_batch.errors import IntegrityError, TooManyBadInputsError, UsageError
 from apogee_batch.files import read_json
 from apogee_batch.run import commands
+from apogee_batch.run.archive import read_file
 from apogee_batch.run.config import RunConfig, load_config
 from apogee_batch.run.ingest_plan import IngestInput, plan_ingest
 from apogee_batch.run.ingest_tables import reject_table
@@ -162,11 +164,12 @@ def test_an_ingest_that_was_stopped_goes_on_and_gives_the_same_store(
     store = tmp_path / "s.zarr"
     shutil.copytree(labelled_store, store)
     folder = store / "ingest" / "0001"
+    unpack_ingest(folder)
     for path in (folder / "summary.json", folder / "ledger" / "00001.json", store / "flux" / "c" / "2" / "0"):
         path.unlink()
-    kept = (folder / "ledger" / "00000.json").read_bytes()
+    kept = read_file(folder / "ledger" / "00000.json")
     ingest([survey.spectra], store, serial_config, allstar=survey.allstar)
-    assert (folder / "ledger" / "00000.json").read_bytes() == kept
+    assert read_file(folder / "ledger" / "00000.json") == kept
     for path in sorted(labelled_store.rglob("c/*/0")):
         assert (store / path.relative_to(labelled_store)).read_bytes() == path.read_bytes()
     assert read_stars(store).equals(read_stars(labelled_store))
@@ -244,6 +247,7 @@ def test_a_lost_part_of_an_earlier_ingest_is_made_again(
 ) -> None:
     store = tmp_path / "s.zarr"
     shutil.copytree(labelled_store, store)
+    unpack_ingest(store / "ingest" / "0001")
     (store / "ingest" / "0001" / "parts" / "stars-00001.parquet").unlink()
     flux = store / "flux" / "c" / "2" / "0"
     flux.write_bytes(flux.read_bytes()[:-1] + b"?")
@@ -265,6 +269,7 @@ def test_an_append_never_drops_stars_whose_part_is_gone(
     store, extra = tmp_path / "s.zarr", tmp_path / "apStar-r9-2M00000000+0000000.fits"
     shutil.copytree(labelled_store, store)
     shutil.copy(find_apstar_files([str(survey.spectra)])[0], extra)
+    unpack_ingest(store / "ingest" / "0001")
     (store / "ingest" / "0001" / "parts" / "stars-00001.parquet").unlink()
     monkeypatch.setattr("apogee_batch.run.ingest_command.damaged_ingests", lambda _, **__: [])
     with pytest.raises(IntegrityError, match="shards 1 of ingest 0001"):
@@ -444,6 +449,7 @@ def test_a_damaged_shard_is_mended_by_an_ingest_of_other_files(
     ingest(paths[:20], store, serial_config)
     ingest(paths[:20], whole, serial_config)
     ingest(paths[20:], whole, serial_config)
+    unpack_ingest(store / "ingest" / "0001")
     part = store / "ingest" / "0001" / "parts" / "contents-00001.parquet"
     part.write_bytes(part.read_bytes()[:-20])
     ingest(paths[20:], store, serial_config)

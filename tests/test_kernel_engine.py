@@ -1,5 +1,9 @@
 """The fused kernel computes what torch does, on every variant, for every star by itself."""
 
+from hashlib import sha256
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apogee_batch.errors import UsageError
-from apogee_batch.inference import kernel_engine
+from apogee_batch.inference import kernel, kernel_engine
 from apogee_batch.inference.engines import Precision, StarBatch
+from apogee_batch.inference.kernel import REVISION
 from apogee_batch.inference.kernel_engine import KernelEngine, kernel_variants, load_variant, why_not
 from apogee_batch.inference.noise import NoiseKey, derive_noise_key, draw_normals, words_per_realization
 from apogee_batch.inference.torch_engine import TorchEngine
@@ -252,6 +257,27 @@ def test_calls_that_are_cut_give_the_same_labels(model: SpectrumNet, monkeypatch
 
 
 @needs_kernel
+@pytest.mark.parametrize("precision", ["exact", pytest.param("fast", marks=needs_fast)])
+@pytest.mark.parametrize("most_rows", [2, 16, 40, 41])
+def test_calls_are_cut_within_a_star_too(
+    model: SpectrumNet, precision: Precision, most_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, stars = KernelEngine(model, CONTRAST, SCALER, precision=precision), make_stars(2)
+    whole = engine.predict(stars, 40)
+    calls, kernel = [], engine._kernel
+
+    def predict(*arguments: object) -> None:
+        calls.append(arguments[3])
+        kernel.predict(*arguments)
+
+    monkeypatch.setattr(engine, "_kernel", SimpleNamespace(predict=predict))
+    monkeypatch.setattr(kernel_engine, "MOST_ROWS", most_rows)
+    assert_equal(engine.predict(stars, 40), whole)
+    assert sum(calls) == 80
+    assert max(calls) < most_rows
+
+
+@needs_kernel
 def test_no_stars_give_no_labels(model: SpectrumNet) -> None:
     assert KernelEngine(model, CONTRAST, SCALER).predict(make_stars(1).part(0, 0), 5).shape == (0, 6, 3)
 
@@ -259,10 +285,33 @@ def test_no_stars_give_no_labels(model: SpectrumNet) -> None:
 def test_without_compiled_code_the_reason_is_told(
     model: SpectrumNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernel_engine, "_import_variant", lambda _: None)
+    monkeypatch.setattr(kernel_engine, "_find", lambda _: None)
     assert kernel_variants() == ()
     with pytest.raises(UsageError, match=r"was not compiled .* reinstall apogee-batch where a C\+\+17"):
         KernelEngine(model, CONTRAST, SCALER)
+
+
+@pytest.mark.parametrize("found", [SimpleNamespace(), SimpleNamespace(REVISION="0123456789ab")])
+def test_code_compiled_from_other_sources_is_not_used(
+    model: SpectrumNet, monkeypatch: pytest.MonkeyPatch, found: SimpleNamespace
+) -> None:
+    monkeypatch.setattr(kernel_engine, "_find", lambda _: found)
+    assert kernel_variants() == ()
+    assert REVISION in why_not("fast")
+    told = getattr(found, "REVISION", "none")
+    with pytest.raises(UsageError, match=f"was compiled from revision {told} of its sources.*: reinstall"):
+        KernelEngine(model, CONTRAST, SCALER)
+
+
+def test_the_revision_is_that_of_the_sources() -> None:
+    folder, found = Path(kernel.__file__).parent, sha256()
+    sources = sorted([*folder.glob("*.h"), *folder.glob("*.cpp")])
+    if not sources:
+        pytest.skip("the package that is tested has no sources with it")
+    for path in sources:
+        found.update(path.name.encode() + b"\0" + path.read_bytes())
+    wanted = found.hexdigest()[:12]
+    assert wanted == REVISION, f"the sources changed: write REVISION = {wanted!r} and compile them again"
 
 
 @needs_kernel

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from unpacked import unpack_ingest
 
 from apogee_batch.errors import IntegrityError, TooManyBadInputsError, UsageError
 from apogee_batch.run import commands
@@ -64,6 +65,7 @@ def test_a_shard_is_not_made_again_as_another_one(
     store, (path, other) = tmp_path / "s.zarr", same_size(files)
     ingest(files, store, serial_config)
     before, content = read_stars(store), path.read_bytes()
+    unpack_ingest(store / "ingest" / "0001")
     contents = store / "ingest" / "0001" / "parts" / "contents-00000.parquet"
     contents.write_bytes(bytes(contents.stat().st_size))  # nobody can tell from it what was read
     swap(path, other)
@@ -181,6 +183,7 @@ def test_a_damaged_table_is_mended_beside_an_unfinished_append(
         ingest(files[:10], path, serial_config)
         ingest(files, path, serial_config)
     (store / "ingest" / "0002" / "summary.json").unlink()
+    unpack_ingest(store / "ingest" / "0002")
     (store / "ingest" / "0002" / "ledger" / "00001.json").unlink()
     table_path(store, table).write_bytes(b"x")
     ingest(files, store, serial_config)

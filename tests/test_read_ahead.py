@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from apogee_batch.errors import IntegrityError
+from apogee_batch.inference.engines import StarBatch
+from apogee_batch.inference.noise import NoiseKey
 from apogee_batch.run import read_ahead as module
 from apogee_batch.run.read_ahead import THREAD_NAME, read_ahead
 from apogee_batch.store.spectra import (
@@ -107,11 +109,14 @@ def test_the_thread_is_two_batches_ahead_and_no_more(reader: Reader) -> None:
 
 
 def test_the_thread_prepares_batches(reader: Reader) -> None:
-    seen = list(
-        read_ahead(INFO, ROWS, 4, prepare=lambda batch: (len(batch.row), threading.current_thread().name))
-    )
-    assert [n for n, _ in seen] == [4, 4, 2]
-    assert all(name.startswith(THREAD_NAME) for _, name in seen)
+    threads = []
+
+    def prepare(batch: SpectrumBatch) -> StarBatch:
+        threads.append(threading.current_thread().name)
+        return StarBatch(batch.flux, batch.err, (NoiseKey(1, 1),) * len(batch.row))
+
+    assert [len(batch) for batch in read_ahead(INFO, ROWS, 4, prepare=prepare)] == [4, 4, 2]
+    assert all(name.startswith(THREAD_NAME) for name in threads)
 
 
 def test_an_error_of_the_thread_comes_with_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,3 +169,21 @@ def test_pinned_batches_hold_the_same_spectra(
     np.testing.assert_array_equal(batch.flux, read_spectra(whole_store, rows).flux)
     np.testing.assert_array_equal(batch.err, read_spectra(whole_store, rows).err)
     assert pinned == [(20, N_PIXELS)] * 2
+
+
+def test_what_was_prepared_is_pinned_and_not_what_it_was_made_of(
+    whole_store: StoreInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned = []
+    monkeypatch.setattr(
+        module.torch.Tensor, "pin_memory", lambda t: (pinned.append(float(t.max())), t.clone())[1]
+    )
+
+    def halve(batch: SpectrumBatch) -> StarBatch:
+        return StarBatch(batch.flux, batch.err / 2, (NoiseKey(1, 1),) * len(batch.row))
+
+    rows = np.arange(20)
+    [batch] = read_ahead(whole_store, rows, 20, pinned=True, prepare=halve)
+    read = read_spectra(whole_store, rows)
+    np.testing.assert_array_equal(batch.err, read.err / 2)
+    assert pinned == [read.flux.max(), (read.err / 2).max()]

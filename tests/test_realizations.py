@@ -33,6 +33,14 @@ def test_gaps_get_no_noise_and_errors_are_at_most_five_medians(seed: int) -> Non
     np.testing.assert_array_equal(capped[below], err[below])
 
 
+@given(SPECTRUM_SEEDS, st.integers(1, 9))
+@settings(max_examples=30, deadline=None)
+def test_the_median_is_numpys_in_every_bit(seed: int, n_pixels: int) -> None:
+    err = np.random.default_rng(seed).lognormal(0, 4, n_pixels).astype(np.float32)
+    limit = np.float32(5 * np.median(err.astype(np.float64)))
+    assert cap_err(err).tobytes() == np.minimum(err, limit).tobytes()
+
+
 def test_the_mean_as_cap_is_what_the_paper_prints() -> None:
     err = np.array([1, 1, 1, 1, 96, GAP_ERR, np.nan, np.inf], np.float32)
     np.testing.assert_array_equal(cap_err(err), [1, 1, 1, 1, 5, 0, 0, 0])

@@ -21,10 +21,8 @@ STORE_KINDS = (  # one of each kind of file that a finished store with labels ho
     "mask/c/0/0",
     "ingest/0001/plan.json",
     "ingest/0001/inputs.parquet",
-    "ingest/0001/ledger/00001.json",
-    "ingest/0001/parts/stars-00002.parquet",
-    "ingest/0001/parts/rejects-00000.parquet",
-    "ingest/0001/parts/contents-00001.parquet",
+    "ingest/0001/ledger.tar",
+    "ingest/0001/parts.tar",
     "ingest/0001/allstar_match.parquet",
     "ingest/0001/summary.json",
     "tables/stars.parquet",
@@ -47,14 +45,24 @@ RUN_KINDS = (  # of a finished run with a given model
     "rejects.parquet",
     "report/results.json",
     "report/results.txt",
+    "report/validation.json",
+    "report/validation.txt",
     "report/kiel.png",
     "report/labels.png",
     "manifest.json",
 )
-MODEL_KINDS = ("plan.json", "model.json", "model.safetensors", "MODEL_CARD.md", "metrics.jsonl")
+MODEL_KINDS = (
+    "plan.json",
+    "model.json",
+    "model.safetensors",
+    "MODEL_CARD.md",
+    "metrics.jsonl",
+    "calibration.json",
+    "calibration.safetensors",
+)
 
 # The last file of all: without it, not finished. A model is whole without the metrics of its training.
-UNFINISHED = ("ingest/0001/summary.json", "manifest.json", "metrics.jsonl")
+UNFINISHED = ("ingest/0001/summary.json", "manifest.json", "metrics.jsonl", "calibration.json")
 # The summary's match is there only where a summary was given; here it has no rows, so nothing but a footer.
 UNTOLD = {("ingest/0001/allstar_match.parquet", way) for way in ("flip", "delete")}
 

@@ -1,8 +1,10 @@
 """Which engines there are, which of them can be used here, and how one is made."""
 
 import importlib
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import get_args
 
 import torch
@@ -14,6 +16,7 @@ from apogee_batch.network.model import SpectrumNet
 from apogee_batch.network.scaling import InputTransform, LabelScaler
 
 Loader = Callable[..., Engine]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class EngineOffer:
     reason: str
 
 
-# Best first. Of each: module, class, device; the module tells with `why_not(precision)` what is missing.
+# Best first. Of each: module, class, device; the module tells with `why_not(precision)` what is missing,
+# and, where only an import can tell whether what is there works, with `loading_fault()`.
 _ENGINES = {
     "cuda": ("cuda_engine", "CudaEngine", "cuda"),
     "kernel": ("kernel_engine", "KernelEngine", "cpu"),
@@ -61,7 +65,8 @@ def choose_engine(wanted: EngineChoice, precision: Precision, device: str) -> En
     Parameters
     ----------
     wanted : {"auto", "kernel", "openvino", "torch", "cuda"}
-        "auto" takes the first that can be used.
+        "auto" takes the first that can be used; one that is installed but cannot be loaded is passed over
+        with a warning.
     precision : {"exact", "fast"}
     device : {"cpu", "cuda"}
         Where it is to compute.
@@ -76,9 +81,14 @@ def choose_engine(wanted: EngineChoice, precision: Precision, device: str) -> En
         for offer in available_engines()
         if wanted in ("auto", offer.name) and (offer.precision, offer.device) == (precision, device)
     ]
-    for offer in offers:
-        if not offer.reason:
+    for i, offer in enumerate(offers):
+        if offer.reason:
+            continue
+        if not (fault := _loading_fault(offer.name)):
             return offer
+        offers[i] = replace(offer, reason=fault)
+        if wanted == "auto":
+            _pass_over(offer.name, fault)
     elsewhere = [
         offer for offer in available_engines() if (offer.name, offer.precision) == (wanted, precision)
     ]
@@ -104,6 +114,20 @@ def make_engine(
     _, class_name, _ = _ENGINES[offer.name]
     load: Loader = getattr(importlib.import_module(_module(offer.name)), class_name)
     return load(model, transform, scaler, precision=offer.precision)
+
+
+@lru_cache
+def _loading_fault(name: str) -> str:
+    """Return what only loading an engine can tell against it; asked for once in a process."""
+    if name not in _ENGINES:
+        return ""
+    find = getattr(importlib.import_module(_module(name)), "loading_fault", None)
+    return "" if find is None else str(find())
+
+
+@lru_cache  # the tasks of a worker choose again and again
+def _pass_over(name: str, fault: str) -> None:
+    logger.warning("the engine %s is installed but cannot be used, and is passed over: %s", name, fault)
 
 
 def _module(name: str) -> str:

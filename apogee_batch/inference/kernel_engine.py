@@ -5,15 +5,19 @@ is found out when it is needed. docs/kernel.md explains how it computes.
 """
 
 import importlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from types import ModuleType
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from apogee_batch.errors import UsageError
 from apogee_batch.inference.engines import Precision, StarBatch
+from apogee_batch.inference.kernel import REVISION
+from apogee_batch.inference.noise import NoiseKey, words_per_realization
 from apogee_batch.network.model import SpectrumNet
 from apogee_batch.network.scaling import InputTransform, LabelScaler
 from apogee_batch.schema import N_LABELS, DoubleArray, FloatArray
@@ -22,7 +26,7 @@ from apogee_batch.survey.pixels import N_PIXELS
 PACKAGE = "apogee_batch.inference.kernel"
 PORTABLE = "portable"  # runs everywhere, and knows which of the others do here
 FAST_VARIANT = "avx512bf16"
-MOST_ROWS = 16 * 101  # of a call: Python, and so a signal, waits for its end
+MOST_ROWS = 16 * 101  # of a call: Python, and so a signal, waits for its end; 2 s of the slowest variant
 REINSTALL = "reinstall apogee-batch where a C++17 compiler is (g++ 10 or newer, or clang++ 12)"
 
 
@@ -38,7 +42,11 @@ def why_not(precision: Precision) -> str:
     """Return why the kernel cannot compute at a precision here, and what helps; "" where it can."""
     portable = _import_variant(PORTABLE)
     if portable is None:
-        return f"the C++ kernel was not compiled at installation, or cannot be loaded: {REINSTALL}"
+        stale = _find(PORTABLE)
+        if stale is None:
+            return f"the C++ kernel was not compiled at installation, or cannot be loaded: {REINSTALL}"
+        other = f"from revision {_revision(stale)} of its sources, and this version has {REVISION}"
+        return f"the C++ kernel was compiled {other}: {REINSTALL}"
     if precision == "exact":
         return ""
     if FAST_VARIANT not in portable.runnable_variants():
@@ -66,11 +74,24 @@ def load_variant(name: str) -> ModuleType:
 
 
 def _import_variant(name: str) -> ModuleType | None:
-    """Import a variant if it was compiled. Only `portable` may be imported before it is known to run here."""
+    """Import a variant if it was compiled from the sources of this version: another one computes otherwise.
+
+    Only `portable` may be imported before a variant is known to run here.
+    """
+    variant = _find(name)
+    return variant if variant is not None and _revision(variant) == REVISION else None
+
+
+def _find(name: str) -> ModuleType | None:
+    """Import a variant if it was compiled, from whatever sources."""
     try:
         return importlib.import_module(f"{PACKAGE}._{name}")
     except ImportError:
         return None
+
+
+def _revision(variant: ModuleType) -> str:
+    return str(getattr(variant, "REVISION", "none"))
 
 
 class KernelEngine:
@@ -139,27 +160,32 @@ class KernelEngine:
         if n_realizations < 1:
             raise ValueError(f"{n_realizations} realizations are nothing to compute; ask for 1 or more")
         flux, err = _checked(stars.flux, "flux"), _checked(stars.err, "err")
-        keys = np.array([(key.seed, key.gamma) for key in stars.keys], np.uint64).reshape(-1, 2)
         scale = self._transform.scale(torch.from_numpy(flux)).numpy()[:, 0]
         standardised = np.empty((len(stars), 1 + n_realizations, N_LABELS), np.float32)
         transform = (self._transform.kind == "contrast", self._transform.clip, self._transform.gain)
 
         stars_at_once = max(1, MOST_ROWS // (1 + n_realizations))
+        most = n_realizations if n_realizations < MOST_ROWS else MOST_ROWS - 1  # of a star in a call
 
         def compute(part: slice, workspace: object) -> None:
             for start in range(part.start, part.stop, stars_at_once):
                 some = slice(start, min(start + stars_at_once, part.stop))
-                self._kernel.predict(
-                    self._network,
-                    workspace,
-                    transform,
-                    n_realizations,
-                    flux[some],
-                    err[some],
-                    keys[some],
-                    np.ascontiguousarray(scale[some]),
-                    standardised[some],
-                )
+                for first in range(0, n_realizations, most):
+                    n_now = min(most, n_realizations - first)
+                    labels = np.empty((some.stop - some.start, 1 + n_now, N_LABELS), np.float32)
+                    self._kernel.predict(
+                        self._network,
+                        workspace,
+                        transform,
+                        n_now,
+                        flux[some],
+                        err[some],
+                        _later(stars.keys[some], first),
+                        np.ascontiguousarray(scale[some]),
+                        labels,
+                    )
+                    standardised[some, 0] = labels[:, 0]
+                    standardised[some, 1 + first : 1 + first + n_now] = labels[:, 1:]
 
         n_threads = len(self._workspaces)
         ends = [len(stars) * i // n_threads for i in range(n_threads + 1)]
@@ -180,6 +206,13 @@ class KernelEngine:
 def _parameters(model: SpectrumNet) -> tuple[FloatArray, ...]:
     """Return weight and bias of each layer, in the order of the layers."""
     return tuple(p.detach().to("cpu", torch.float32).contiguous().numpy() for p in model.parameters())
+
+
+def _later(keys: Sequence[NoiseKey], first: int) -> npt.NDArray[np.uint64]:
+    """Return keys, shape (n_stars, 2), whose first realization is another one of the stars'."""
+    n_words = first * words_per_realization(N_PIXELS)
+    words = [((key.seed + n_words * key.gamma) % 2**64, key.gamma) for key in keys]
+    return np.array(words, np.uint64).reshape(-1, 2)
 
 
 def _checked(spectra: FloatArray, name: str) -> FloatArray:

@@ -21,6 +21,8 @@ from apogee_batch.schema import N_LABELS, DoubleArray, FloatArray
 from apogee_batch.survey.pixels import N_PIXELS
 
 PACKAGE = "openvino"
+# What an import raises whose libraries are missing, or were built for another system, Python or numpy.
+BROKEN = (ImportError, OSError, RuntimeError, AttributeError, ValueError, TypeError, SystemError)
 TELEMETRY_PACKAGE = "openvino_telemetry"
 ROWS_PER_CONVOLUTION = 3  # activations stay in a core's L2 cache: measured 3 27.7 ms, 13 30, 101 37 a star
 ROWS_PER_BLOCK = 34 * ROWS_PER_CONVOLUTION  # the default 101 rows with one to spare
@@ -43,6 +45,15 @@ def why_not(precision: Precision) -> str:
     return ""
 
 
+def loading_fault() -> str:
+    """Return why it cannot be imported though it is installed, in one line; empty where it can."""
+    try:
+        import_openvino()
+    except UsageError as error:
+        return str(error)
+    return ""
+
+
 def import_openvino() -> ModuleType:
     """Import OpenVINO so that it reports nothing to anybody.
 
@@ -57,10 +68,11 @@ def import_openvino() -> ModuleType:
     sys.modules.setdefault(TELEMETRY_PACKAGE, None)  # type: ignore[arg-type]  # None: an import fails
     try:
         return importlib.import_module(PACKAGE)
-    except ImportError as error:
+    except BROKEN as error:
+        told = " ".join(str(error).split())
         raise UsageError(
-            f"--engine openvino needs the package {PACKAGE} ({error}): "
-            f"pip install {PACKAGE}, or use --engine torch"
+            f"--engine openvino needs the package {PACKAGE} ({type(error).__name__}: {told}): "
+            f"pip install --force-reinstall {PACKAGE}, or use --engine torch"
         ) from error
 
 

@@ -7,10 +7,13 @@ from typing import Any, TypeVar
 
 from apogee_batch.errors import IntegrityError
 from apogee_batch.files import read_sealed_json
+from apogee_batch.run.archive import holder_of
 from apogee_batch.run.ledger import WrittenFile, find_damage
 
 T = TypeVar("T")
 MISSING = "is missing"
+INGEST = "ingest/"  # how the paths of what an ingest notes beside the arrays begin
+TORN = "is damaged (what it holds is not what was written)"
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,20 @@ class Findings:
         """Note a damage."""
         self.damages.append(Damage(path, problem, remedy))
 
+    def add_of_ingest(self, path: Path, problem: str, remedy: str) -> None:
+        """Note a damage of an entry or a part, which may lie in an archive: one line is enough for that."""
+        holder = holder_of(path)
+        if holder == path:
+            self.add(path, problem, remedy)
+        elif holder not in [damage.path for damage in self.damages]:
+            self.add(holder, problem if problem == MISSING and not holder.exists() else TORN, remedy)
+
     def check(self, file: WrittenFile, base: Path, remedy: str) -> bool:
         """Compare a file with what was noted when it was written; tell whether it is whole."""
         problem = find_damage(file, base)
         if problem is not None:
-            self.add(base / file.path, problem, remedy)
+            add = self.add_of_ingest if file.path.startswith(INGEST) else self.add
+            add(base / file.path, problem, remedy)
         self.n_files += 1
         self.n_bytes += file.size
         return problem is None

@@ -10,13 +10,13 @@ from apogee_batch.errors import IntegrityError, RejectReason, UsageError
 from apogee_batch.run.attempts import run_alone
 from apogee_batch.run.clusters import Workers
 from apogee_batch.run.in_flight import read_in_order
-from apogee_batch.run.ingest_inputs import read_shard_inputs, star_from_json, stat_file
+from apogee_batch.run.ingest_inputs import most_at_once, read_shard_inputs, star_from_json, stat_file
 from apogee_batch.run.ingest_plan import IngestPlan, ingest_folders, is_finished, read_ingest
-from apogee_batch.run.ingest_tables import CONTENTS, ingest_ledger, part_path
+from apogee_batch.run.ingest_tables import CONTENTS, ingest_ledger, part_path, read_part
 from apogee_batch.run.ledger import Ledger, find_damage
 from apogee_batch.run.plan import FORCE, LEDGER_FOLDER, read_plan, run_id
 from apogee_batch.run.progress import ProgressView
-from apogee_batch.store.tables import REJECTS, read_table
+from apogee_batch.store.tables import REJECTS
 from apogee_batch.survey.apstar import Rows, read_apstar_file
 
 N_EXAMPLES = 3
@@ -121,7 +121,7 @@ def check_shard(
     try:
         _check_parts(Path(store), folder, shard)
         hashes = _hashes_of(folder, shard)
-        rejects = read_table(part_path(folder, REJECTS, shard)).to_pylist()
+        rejects = read_part(part_path(folder, REJECTS, shard)).to_pylist()
     except IntegrityError:
         if state != "damaged":
             return []  # the shard is made again
@@ -138,7 +138,8 @@ def check_shard(
         blake2b = hashes.get(record["path"])
         return _find_change(record, blake2b, rows, trust_mtime, must_exist=state == "damaged")
 
-    return [change for change in read_in_order(find, records) if change is not None]
+    changes = read_in_order(find, records, most_at_once=most_at_once(records))
+    return [change for change in changes if change is not None]
 
 
 def _find_change(
@@ -174,7 +175,7 @@ def _check_parts(store: Path, folder: Path, shard: int) -> None:
 
 def _hashes_of(folder: Path, shard: int) -> dict[str, str | None]:
     """Return the hash of what was read of each file of a shard."""
-    contents = read_table(part_path(folder, CONTENTS, shard))
+    contents = read_part(part_path(folder, CONTENTS, shard))
     return dict(zip(contents["path"].to_pylist(), contents["blake2b"].to_pylist(), strict=True))
 
 

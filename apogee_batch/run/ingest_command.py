@@ -18,7 +18,7 @@ from apogee_batch.run.ingest import (
 )
 from apogee_batch.run.ingest_check import changed_files, check_damaged_shards, refuse_changed_files
 from apogee_batch.run.ingest_inputs import IngestInput
-from apogee_batch.run.ingest_mend import damaged_ingests, mend_store, remove_store_leftovers
+from apogee_batch.run.ingest_mend import damaged_ingests, mend_store, pack_finished, remove_store_leftovers
 from apogee_batch.run.ingest_plan import (
     SUMMARY_FILE,
     IngestPlan,
@@ -112,6 +112,8 @@ def _ingest_locked(
         lock.check()
         summaries = [] if plan is None else [finish_ingest(store, plan, survey)]
         summaries += [finish_ingest(store, broken) for broken in damaged]  # last: all shards are there now
+        lock.check()
+        pack_finished(store)
     if not summaries:
         return [f"nothing to do: {store} holds all {len(inputs)} files already"]
     return _ingest_lines(store, summaries[0])

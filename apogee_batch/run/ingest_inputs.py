@@ -20,9 +20,11 @@ import pyarrow.parquet as pq
 
 from apogee_batch.errors import IntegrityError, UsageError
 from apogee_batch.files import canonical_json, write_bytes
+from apogee_batch.run.in_flight import N_IN_FLIGHT
 from apogee_batch.run.plan import read_plan
 from apogee_batch.store.tables import read_table
-from apogee_batch.survey.apstar import Star
+from apogee_batch.survey.apstar import Star, read_apstar
+from apogee_batch.survey.pixels import N_PIXELS
 
 INPUTS_FILE = "inputs.parquet"
 INPUTS_SCHEMA = pa.schema(
@@ -41,6 +43,10 @@ TIMES = ("mtime_ns", "ctime_ns")
 HASHED = [name for name in INPUTS_SCHEMA.names if name not in TIMES]
 MAYBE_UNKNOWN = ("ra", "dec", "j", "h", "k", "snr", "snr_header")  # NaN in a Star, null in JSON
 PLAN_KEY = b"apogee_batch.plan"
+IN_FLIGHT_BYTES = 128 << 20  # of files that are read at once: more than most visits of 16 stars take
+IN_FLIGHT_PIXEL_BYTES = (
+    48  # of flux, err and mask: as float64 and int64 in the file, as 32 bits, and some in between
+)
 BATCH = 1 << 16  # inputs that are Python objects at a time
 _encode = json.JSONEncoder(sort_keys=True).encode  # json.dumps would make an encoder for each star
 
@@ -100,7 +106,7 @@ def lay_out(
     row = first_row
     for item, count in zip(inputs, counts, strict=True):
         path = _checked_name(item.path)
-        if count > shard_stars:
+        if count > shard_stars and (count := _count_by_reading(item.path)) > shard_stars:
             raise UsageError(
                 f"{path}: {count} visits do not fit a shard of {shard_stars}; raise --shard-stars"
             )
@@ -113,6 +119,24 @@ def lay_out(
             column.append(value)
         row += count
     return pa.table(columns, schema=INPUTS_SCHEMA)
+
+
+def _count_by_reading(path: Path) -> int:
+    """Return how many visits a file gives, 1 for one that is rejected: a damaged header may promise any."""
+    found = read_apstar(path, rows="visits")
+    return len(found) if isinstance(found, list) else 1
+
+
+def most_at_once(records: Sequence[dict[str, Any]]) -> int:
+    """Return how many files of a shard may be in memory while they are read, by the visits of the largest.
+
+    Parameters
+    ----------
+    records : sequence of dict
+        Rows of the table of inputs.
+    """
+    largest = max((record["n_rows"] for record in records), default=1) * N_PIXELS * IN_FLIGHT_PIXEL_BYTES
+    return min(N_IN_FLIGHT, max(1, IN_FLIGHT_BYTES // largest))
 
 
 def _checked_name(path: Path) -> str:

@@ -19,6 +19,7 @@ from apogee_batch.files import (
     sha256_of_file,
     write_sealed_json,
 )
+from apogee_batch.run.archive import is_there, list_files, needs_packing, pack
 from apogee_batch.run.ingest_inputs import INPUTS_FILE, INPUTS_SCHEMA, TIMES, read_inputs, write_inputs
 from apogee_batch.run.ingest_plan import (
     FOLDER_NAMES,
@@ -28,12 +29,11 @@ from apogee_batch.run.ingest_plan import (
     is_finished,
     read_ingest,
 )
-from apogee_batch.run.ingest_tables import CONTENTS, ingest_ledger
+from apogee_batch.run.ingest_tables import CONTENTS, PARTS_FOLDER, ingest_ledger, read_part
 from apogee_batch.run.ledger import WrittenFile, find_damage, relative_digest
-from apogee_batch.run.plan import PLAN_FILE, read_plan, write_plan
+from apogee_batch.run.plan import LEDGER_FOLDER, PLAN_FILE, read_plan, write_plan
 from apogee_batch.store.metadata import restore_metadata
 from apogee_batch.store.spectra import STAGING, resize_store
-from apogee_batch.store.tables import read_table
 
 INPUTS_NOTE = "inputs_file"  # key of a summary: path, size and hash of the inputs
 
@@ -66,6 +66,17 @@ def mend_store(store: Path) -> list[Path]:
     return mended
 
 
+def pack_finished(store: Path) -> None:
+    """Put ledger and parts of each finished ingest into one archive each, and mend those that are torn.
+
+    The store must be locked. Shards that the archives lack must have been made again before.
+    """
+    for folder in filter(is_finished, ingest_folders(store)):
+        for small in (folder / PARTS_FOLDER, folder / LEDGER_FOLDER):
+            if needs_packing(small):
+                pack(small, staging=store / STAGING)
+
+
 def _read_if_needed(folder: Path) -> IngestPlan | None:
     if is_finished(folder):
         return read_ingest(folder)
@@ -82,7 +93,7 @@ def _mend_plan(folder: Path) -> list[Path]:
     if plan is None and noted is not None:
         write_plan(folder, noted)
         return [folder / PLAN_FILE]
-    if plan is None and (folder / PLAN_FILE).exists() and not (folder / "ledger").is_dir():
+    if plan is None and (folder / PLAN_FILE).exists() and not is_there(folder / LEDGER_FOLDER):
         (folder / PLAN_FILE).unlink()  # damaged before anything was done by it: the ingest begins again
         return [folder / PLAN_FILE]
     if noted is None and plan is not None and is_finished(folder):
@@ -103,7 +114,8 @@ def note_inputs(store: Path, folder: Path) -> dict[str, Any]:
 
 def _restore_inputs(folder: Path, plan: dict[str, Any]) -> Path:
     """Write the inputs of a finished ingest again, from what its parts say of them."""
-    parts = [read_table(path) for path in sorted(folder.glob(f"parts/{CONTENTS}-*.parquet"))]
+    paths = [path for path in list_files(folder / PARTS_FOLDER) if path.match(f"{CONTENTS}-*.parquet")]
+    parts = [read_part(path) for path in paths]
     if not parts:
         raise IntegrityError(
             f"{folder / INPUTS_FILE}: is damaged, and so are the parts; ingest into a new store"

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from apogee_batch.errors import IntegrityError, RejectReason, UsageError
+from apogee_batch.run.archive import is_there
 from apogee_batch.run.in_flight import read_in_order
 from apogee_batch.run.ingest_inputs import (
     INPUTS_FILE,
@@ -21,6 +22,7 @@ from apogee_batch.run.ingest_inputs import (
     write_inputs,
 )
 from apogee_batch.run.plan import (
+    LEDGER_FOLDER,
     PLAN_FILE,
     READING_PACKAGES,
     names_aside,
@@ -95,7 +97,7 @@ def ingest_folders(store: Path) -> list[Path]:
     for folder in sorted((store / "ingest").glob(FOLDER_NAMES)):
         if (folder / PLAN_FILE).is_file():
             folders.append(folder)
-        elif (folder / "ledger").is_dir():
+        elif is_there(folder / LEDGER_FOLDER):
             raise IntegrityError(
                 f"{folder / PLAN_FILE}: is missing; give any 'apogee-batch ingest' command of this store "
                 "again, which writes lost plans anew"

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from apogee_batch.errors import IntegrityError, RejectReason
+from apogee_batch.run.archive import read_member
 from apogee_batch.run.ingest_inputs import INPUTS_SCHEMA, TIMES
 from apogee_batch.run.ingest_plan import IngestPlan, ingest_folders, read_ingest
 from apogee_batch.run.ledger import Ledger, ShardReport, WrittenFile, find_damage
@@ -21,6 +21,7 @@ from apogee_batch.store.tables import REJECTS, STARS, read_table
 from apogee_batch.survey.apstar import FileContent, RejectedSpectrum, Spectrum
 
 CONTENTS = "contents"
+PARTS_FOLDER = "parts"
 CONTENTS_SCHEMA = pa.schema(
     [*(field for field in INPUTS_SCHEMA if field.name not in TIMES), ("blake2b", pa.string())]
 )
@@ -96,8 +97,13 @@ def check_spectra(info: StoreInfo, shard: int, arrays: tuple[str, ...]) -> None:
 
 
 def part_path(folder: Path, name: str, shard: int) -> Path:
-    """Return the file that holds a shard's rows of a table."""
-    return folder / "parts" / f"{name}-{shard:05d}.parquet"
+    """Return the file that holds a shard's rows of a table; that of a finished ingest lies in an archive."""
+    return folder / PARTS_FOLDER / f"{name}-{shard:05d}.parquet"
+
+
+def read_part(path: Path) -> pa.Table:
+    """Read a part, be it a file or the member of an archive; raises like `store.tables.read_table`."""
+    return read_table(path, None if path.is_file() else read_member(path))
 
 
 def star_table(spectra: Sequence[Spectrum], rows: Sequence[int]) -> pa.Table:
@@ -144,7 +150,7 @@ def contents_table(inputs: Sequence[dict[str, Any]], contents: Sequence[FileCont
 def rejects_so_far(store: Path, plan: IngestPlan) -> pa.Table:
     """Return the rejects of the shards of an ingest that are done."""
     done = ingest_ledger(store, plan).done(check_bytes=False)
-    parts = [read_table(part_path(plan.folder, REJECTS, shard)) for shard in sorted(done)]
+    parts = [read_part(part_path(plan.folder, REJECTS, shard)) for shard in sorted(done)]
     return pa.concat_tables([reject_table([]), *parts])
 
 
@@ -175,8 +181,8 @@ def gather_tables(store: Path, *, without: Path | None = None) -> tuple[pa.Table
     stars, rejects = [], []
     for i, plan in enumerate(plans):
         reports = _complete_reports(store, plan)
-        found = pa.concat_tables(read_table(part_path(plan.folder, STARS, r.shard)) for r in reports)
-        refused = pa.concat_tables(read_table(part_path(plan.folder, REJECTS, r.shard)) for r in reports)
+        found = pa.concat_tables(read_part(part_path(plan.folder, STARS, r.shard)) for r in reports)
+        refused = pa.concat_tables(read_part(part_path(plan.folder, REJECTS, r.shard)) for r in reports)
         _check_counts(plan, reports, found, refused)
         read_again = {path for later in plans[i + 1 :] for path in later.inputs["path"].to_pylist()}
         is_last_word = [path not in read_again for path in refused["path"].to_pylist()]
@@ -282,7 +288,7 @@ def _all_files(plans: Sequence[IngestPlan]) -> pa.Table:
     """Return path, size and content hash of the files of all ingests, in the order of their rows."""
     columns = ["path", "size", "row", "blake2b"]
     tables = [
-        pq.read_table(part_path(plan.folder, CONTENTS, shard), columns=columns)
+        read_part(part_path(plan.folder, CONTENTS, shard)).select(columns)
         for plan in plans
         for shard in plan.shards
     ]

@@ -13,7 +13,7 @@ import pyarrow as pa
 from apogee_batch.errors import RejectReason
 from apogee_batch.files import write_table
 from apogee_batch.run.in_flight import read_in_order
-from apogee_batch.run.ingest_inputs import read_shard_inputs, star_from_json
+from apogee_batch.run.ingest_inputs import most_at_once, read_shard_inputs, star_from_json
 from apogee_batch.run.ingest_tables import (
     CONTENTS,
     contents_table,
@@ -159,7 +159,8 @@ def read_files(inputs: Sequence[dict[str, Any]], rows: Rows, *, excluded: Sequen
             return _reject_unopened(Path(record["path"])), FileContent(record["size"], None)
         return _read_file(record, rows)
 
-    for record, (spectra, content) in zip(inputs, read_in_order(read, range(len(inputs))), strict=True):
+    results = read_in_order(read, range(len(inputs)), most_at_once=most_at_once(inputs))
+    for record, (spectra, content) in zip(inputs, results, strict=True):
         found.contents.append(content)
         if isinstance(spectra, RejectedSpectrum):
             found.rejects.append(spectra)

@@ -1,6 +1,7 @@
 """What is done: one entry a shard, written after the shard's files are on the disk.
 
-The driver writes it, or the task of a job array that has made the shard.
+The driver writes it, or the task of a job array that has made the shard. Those of a finished ingest lie
+in an archive (`run.archive`), and so do some of the files that they tell of.
 
 An entry carries a checksum of itself. One that does not fit it is as good as none: its shard is done again.
 """
@@ -14,10 +15,12 @@ from typing import Any
 
 from apogee_batch.files import (
     FileDigest,
-    read_sealed_json,
+    parse_sealed_json,
+    sha256_of_bytes,
     sha256_of_file,
     write_sealed_json,
 )
+from apogee_batch.run.archive import is_kept, list_files, read_file, read_member, size_of_member
 
 logger = logging.getLogger(__name__)
 
@@ -79,11 +82,31 @@ def find_damage(file: WrittenFile, base: Path, *, check_bytes: bool = True) -> s
         Whether to compare hashes, or only sizes.
     """
     path = base / file.path
+    try:
+        return _compare(file, path, check_bytes=check_bytes)
+    except FileNotFoundError:
+        return _compare_member(file, path, check_bytes=check_bytes)
+
+
+def _compare(file: WrittenFile, path: Path, *, check_bytes: bool) -> str | None:
+    """Say what is wrong with a file; raise FileNotFoundError where it is none, or becomes none meanwhile."""
     if not path.is_file():
-        return "is missing"
-    if path.stat().st_size != file.size:
-        return f"has {path.stat().st_size} bytes, not {file.size}"
+        raise FileNotFoundError(path)
+    n_bytes = path.stat().st_size
+    if n_bytes != file.size:
+        return f"has {n_bytes} bytes, not {file.size}"
     if check_bytes and sha256_of_file(path) != file.sha256:
+        return "has other bytes than were written"
+    return None
+
+
+def _compare_member(file: WrittenFile, path: Path, *, check_bytes: bool) -> str | None:
+    """Say what is wrong with a file that lies in an archive."""
+    n_bytes = size_of_member(path)
+    if n_bytes is None:
+        return "is missing"
+    content = read_member(path) if check_bytes else None
+    if n_bytes != file.size or (content is not None and sha256_of_bytes(content) != file.sha256):
         return "has other bytes than were written"
     return None
 
@@ -119,7 +142,7 @@ class Ledger:
     def entry(self, shard: int) -> ShardReport | None:
         """Read the entry of one shard; None where there is none of this key, or it is damaged."""
         path = self._path(shard)
-        return self._read(path) if path.is_file() else None
+        return self._read(path) if is_kept(path) else None
 
     def _read(self, path: Path) -> ShardReport | None:
         entry = _read_entry(path)
@@ -156,7 +179,7 @@ class Ledger:
         return self._folder / f"{shard:05d}.json"
 
     def _paths(self) -> list[Path]:
-        return sorted(self._folder.glob("[0-9]*.json"))
+        return [path for path in list_files(self._folder) if path.match("[0-9]*.json")]
 
     def done(self, *, check_bytes: bool = True) -> dict[int, ShardReport]:
         """Return the shards whose files are all there, with the bytes that were recorded.
@@ -176,7 +199,7 @@ class Ledger:
 def _read_entry(path: Path) -> dict[str, Any] | None:
     """Return an entry without its checksum; None where the two do not fit."""
     try:
-        entry = read_sealed_json(path)
+        entry = parse_sealed_json(read_file(path), path)
     except (OSError, ValueError):
         return None
     if path.stem != f"{entry['shard']:05d}":  # a copy of another shard's entry

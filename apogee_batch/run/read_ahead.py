@@ -1,5 +1,6 @@
 """Read the next spectra while the last ones are being computed on."""
 
+import dataclasses
 from collections.abc import Callable, Generator
 from functools import partial
 from typing import TypeVar, overload
@@ -7,11 +8,12 @@ from typing import TypeVar, overload
 import torch
 
 from apogee_batch.ahead import map_ahead
+from apogee_batch.inference.engines import StarBatch
 from apogee_batch.schema import FloatArray, IntArray
 from apogee_batch.store.spectra import SpectrumBatch, StoreInfo, read_spectra
 
 THREAD_NAME = "read-ahead"
-T = TypeVar("T")
+T = TypeVar("T", SpectrumBatch, StarBatch)
 
 
 @overload
@@ -52,9 +54,9 @@ def read_ahead(
     batch_stars : int
         Stars of a batch; the last may have fewer. Multiples of the store's chunk read nothing twice.
     pinned : bool
-        Whether to keep spectra in memory from which a GPU copies by itself; needs CUDA.
+        Whether what is yielded lies in memory from which a GPU copies by itself; needs CUDA.
     prepare : callable, optional
-        What else the thread is to do with each batch; what it returns is yielded in the batch's stead.
+        Makes of each batch, in the thread, what is yielded in its stead.
 
     Yields
     ------
@@ -76,12 +78,17 @@ def _read(
 ) -> SpectrumBatch | T:
     """Read a batch and do with it what is to be done beforehand."""
     batch = read_spectra(info, rows)
-    if pinned:
-        batch = SpectrumBatch(batch.row, _pin(batch.flux), _pin(batch.err))
-    return batch if prepare is None else prepare(batch)
+    if prepare is None:
+        return _pin(batch) if pinned else batch
+    prepared = prepare(batch)
+    return _pin(prepared) if pinned else prepared  # after it: arrays that it replaced need not be copied
 
 
-def _pin(array: FloatArray) -> FloatArray:
-    """Copy an array into memory that is never moved or swapped; torch gives freed blocks out again."""
-    pinned: FloatArray = torch.from_numpy(array).pin_memory().numpy()
-    return pinned
+def _pin(batch: T) -> T:
+    """Copy spectra into memory that is never moved or swapped; torch gives freed blocks out again."""
+
+    def pin(array: FloatArray) -> FloatArray:
+        pinned: FloatArray = torch.from_numpy(array).pin_memory().numpy()
+        return pinned
+
+    return dataclasses.replace(batch, flux=pin(batch.flux), err=pin(batch.err))

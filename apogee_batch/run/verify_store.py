@@ -9,12 +9,13 @@ import numpy as np
 import pyarrow as pa
 
 from apogee_batch.labels.attach import LABELS_SCHEMA, UNMATCHED_SCHEMA
-from apogee_batch.run.damage import MISSING, Damage, Findings, is_leftover
+from apogee_batch.run.archive import archive_path, is_kept, is_there, is_torn
+from apogee_batch.run.damage import MISSING, TORN, Damage, Findings, is_leftover
 from apogee_batch.run.ingest import SURVEY_FILE
 from apogee_batch.run.ingest_inputs import INPUTS_FILE, read_inputs
 from apogee_batch.run.ingest_mend import INPUTS_NOTE
 from apogee_batch.run.ingest_plan import FOLDER_NAMES, SUMMARY_FILE
-from apogee_batch.run.ingest_tables import CONTENTS, gather_tables, part_path
+from apogee_batch.run.ingest_tables import CONTENTS, PARTS_FOLDER, gather_tables, part_path
 from apogee_batch.run.ledger import Ledger, WrittenFile
 from apogee_batch.run.plan import LEDGER_FOLDER, PLAN_FILE, read_plan, run_id
 from apogee_batch.run.store_tables import (
@@ -98,7 +99,7 @@ def _read_ingest(folder: Path, found: Findings, *, is_last: bool) -> _Ingest | N
     n_before = len(found.damages)
     path, inputs_path = folder / PLAN_FILE, folder / INPUTS_FILE
     values = found.attempt(lambda: read_plan(folder), path, INGEST_AGAIN)
-    has_begun = inputs_path.is_file() or (folder / LEDGER_FOLDER).is_dir() or not is_last
+    has_begun = inputs_path.is_file() or is_there(folder / LEDGER_FOLDER) or not is_last
     if not has_begun:
         found.notes.append(f"{folder}: not finished, its inputs are not written yet")
         return None if values is None else _Ingest(folder, values)
@@ -136,20 +137,7 @@ def _present_length(store: Path) -> Iterator[int]:
 def _examine_ingest(store: Path, ingest: _Ingest, found: Findings, *, is_last: bool) -> None:
     """Look at ledger, parts and shards of an ingest, and at its summary."""
     folder = ingest.folder
-    ledger = Ledger(folder / LEDGER_FOLDER, store, run_id(ingest.values))
-    damaged = ledger.damaged()
-    for path in damaged:
-        found.add(path, "damaged ledger entry", INGEST_AGAIN)
-    n_done = 0
-    for shard in ingest.shards:
-        path = folder / LEDGER_FOLDER / f"{shard:05d}.json"
-        report = None if path in damaged else ledger.entry(shard)
-        if report is not None:
-            n_done += 1
-            for file in report.files:
-                found.check(file, store, INGEST_AGAIN)
-        elif (ingest.is_finished or not is_last) and path not in damaged:
-            found.add(path, "is of another plan" if path.is_file() else MISSING, INGEST_AGAIN)
+    n_done = _examine_shards(store, ingest, found, is_last=is_last)
     if ingest.is_finished:
         _examine_summary(store, ingest, found)
     elif is_last:
@@ -160,6 +148,30 @@ def _examine_ingest(store: Path, ingest: _Ingest, found: Findings, *, is_last: b
     survey = folder / SURVEY_FILE
     if survey.is_file():
         found.attempt(lambda: read_table(survey), survey, NOTHING_NEEDED_IT)
+
+
+def _examine_shards(store: Path, ingest: _Ingest, found: Findings, *, is_last: bool) -> int:
+    """Look at ledger, parts and shards of an ingest; return how many shards are in the ledger."""
+    folder = ingest.folder
+    ledger = Ledger(folder / LEDGER_FOLDER, store, run_id(ingest.values))
+    damaged = ledger.damaged()
+    for path in damaged:
+        found.add_of_ingest(path, "damaged ledger entry", INGEST_AGAIN)
+    n_done = 0
+    for shard in ingest.shards:
+        path = folder / LEDGER_FOLDER / f"{shard:05d}.json"
+        report = None if path in damaged else ledger.entry(shard)
+        if report is not None:
+            n_done += 1
+            for file in report.files:
+                found.check(file, store, INGEST_AGAIN)
+        elif (ingest.is_finished or not is_last) and path not in damaged:
+            problem = "is of another plan" if is_kept(path) else MISSING
+            found.add_of_ingest(path, problem, INGEST_AGAIN)
+    for small in (folder / LEDGER_FOLDER, folder / PARTS_FOLDER):
+        if is_torn(small) and archive_path(small) not in [damage.path for damage in found.damages]:
+            found.add(archive_path(small), TORN, INGEST_AGAIN)
+    return n_done
 
 
 def _examine_summary(store: Path, ingest: _Ingest, found: Findings) -> None:
@@ -181,7 +193,9 @@ def _find_unexpected(store: Path, ingests: Sequence[_Ingest], found: Findings) -
     for ingest in ingests:
         names = (STARS, REJECTS, CONTENTS)
         expected |= {part_path(ingest.folder, name, shard) for shard in ingest.shards for name in names}
-    places = [store / name / "c" for name in STAR_ARRAYS] + [ingest.folder / "parts" for ingest in ingests]
+    places = [store / name / "c" for name in STAR_ARRAYS] + [
+        ingest.folder / PARTS_FOLDER for ingest in ingests
+    ]
     for place in places:
         for path in sorted(place.rglob("*")):
             if path.is_file() and path not in expected and not is_leftover(path):

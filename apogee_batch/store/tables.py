@@ -16,16 +16,24 @@ def table_path(store: Path, name: str) -> Path:
     return store / "tables" / f"{name}.parquet"
 
 
-def read_table(path: Path) -> pa.Table:
+def read_table(path: Path, content: bytes | None = None) -> pa.Table:
     """Read a Parquet table written by `files.write_table`.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    content : bytes, optional
+        What it holds, where that lies in another file.
 
     Raises
     ------
     IntegrityError
         If the file is damaged.
     """
+    source = path if content is None else pa.BufferReader(content)
     try:
-        return pq.ParquetFile(path, page_checksum_verification=True).read()
+        return pq.ParquetFile(source, page_checksum_verification=True).read()
     except (pa.ArrowInvalid, OSError) as error:
         text = " ".join(str(error).split())
         raise IntegrityError(f"{path}: missing or damaged ({text}); {REMEDY}") from error

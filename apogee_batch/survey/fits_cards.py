@@ -19,6 +19,10 @@ EARLY_BYTES = 2 * BLOCK_BYTES  # what is wanted of a star comes first; after it,
 MAX_AXES = 9
 BITPIX_VALUES = (8, 16, 32, 64, -32, -64)
 PLAIN_NUMBER = b"0123456789+-."
+NO_SCALE = {
+    "BSCALE": 1,
+    "BZERO": 0,
+}  # said by a card, or by none; one that says anything else is astropy's to judge
 
 # The value field of a card: text, integer, real or logical, then nothing or a comment.
 _VALUE = re.compile(
@@ -80,6 +84,10 @@ class Header:
         n_cards = max(0, min(stop, len(self.cards)) - start) // CARD_BYTES
         values = np.frombuffer(self.cards, np.uint8, n_cards * CARD_BYTES, start if n_cards else 0)
         return values.reshape(n_cards, CARD_BYTES)[:, :KEYWORD_BYTES].tobytes()
+
+    def has(self, keyword: str) -> bool:
+        """Tell whether there is a card with a value, be it one that can be understood or not."""
+        return keyword in self._early_fields or keyword in self._late_fields
 
     def value(self, keyword: str) -> CardValue:
         """Return the value of a card; None where there is none, or none that can be understood."""
@@ -144,8 +152,8 @@ class Header:
     @cached_property
     def is_plain(self) -> bool:
         """Whether the bytes of the data are their values: neither compressed nor scaled."""
-        is_scaled = self.value("BSCALE") not in (None, 1) or self.value("BZERO") not in (None, 0)
-        return self.text("XTENSION") == "IMAGE" and not is_scaled and self.value("BLANK") is None
+        is_scaled = any(self.has(name) and self.number(name) != value for name, value in NO_SCALE.items())
+        return self.text("XTENSION") == "IMAGE" and not is_scaled and not self.has("BLANK")
 
 
 def _find_fields(keywords: bytes, start: int) -> Mapping[str, int]:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from apogee_batch import files
-from apogee_batch.files import read_json
+from apogee_batch.files import parse_sealed_json
+from apogee_batch.run.archive import list_files, read_file
 from apogee_batch.run.ledger import Ledger, WrittenFile, find_damage
 
 KILLED = -signal.SIGKILL
@@ -160,14 +161,14 @@ def choose(points: Sequence[Point], n_most: int = 3) -> list[Point]:
 
 def entries(ledger: Path) -> dict[str, bytes]:
     """Return the ledger's entries as they lie on the disk."""
-    return {path.name: path.read_bytes() for path in sorted(ledger.glob("[0-9]*.json"))}
+    return {path.name: read_file(path) for path in list_files(ledger)}
 
 
 def check_committed(ledger: Path, base: Path, planned: Sequence[int]) -> dict[str, bytes]:
     """Check that what is committed is planned, and true to its hash; return the entries."""
     assert Ledger(ledger, base, "").damaged() == []
-    for path in ledger.glob("[0-9]*.json"):
-        entry = read_json(path)
+    for path in list_files(ledger):
+        entry = parse_sealed_json(read_file(path), path)
         assert entry["shard"] in planned
         for file in entry["files"]:
             assert find_damage(WrittenFile(**file), base) is None

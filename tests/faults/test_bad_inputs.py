@@ -15,6 +15,7 @@ from malformed import CUTS, KINDS, good_file
 from apogee_batch.errors import RejectReason, TooManyBadInputsError
 from apogee_batch.files import read_json, write_json
 from apogee_batch.run import commands
+from apogee_batch.run.archive import list_files, read_file
 from apogee_batch.run.commands import Going
 from apogee_batch.run.config import RunConfig
 from apogee_batch.run.ingest_inputs import IngestInput
@@ -132,12 +133,12 @@ def test_too_many_bad_files_stop_an_ingest_that_goes_on_if_more_are_allowed(
     assert rejects_of(listed) == {str(spoilt[i]): "EMPTY" for i in (0, 19, 20)}
     assert "3 EMPTY" in str(caught.value)
     assert "the same command with --max-bad-fraction 0.07 goes on" in str(caught.value)
-    entries = {path: path.read_bytes() for path in (store / "ingest" / "0001" / "ledger").glob("*.json")}
+    entries = {path: read_file(path) for path in list_files(store / "ingest" / "0001" / "ledger")}
     assert {path.name for path in entries} == {"00000.json", "00001.json"}, "it stops when it is too much"
     with pytest.raises(TooManyBadInputsError, match="3 of 48 files"):
         ingest(spoilt, store, serial_config, fraction=0.05)
     ingest(spoilt, store, serial_config, fraction=0.07)
-    assert {path: path.read_bytes() for path in entries} == entries, "what was done is not done again"
+    assert {path: read_file(path) for path in entries} == entries, "what was done is not done again"
     assert len(read_stars(store)) == 45
     assert len(rejects_of(table_path(store, "rejects"))) == 3
 

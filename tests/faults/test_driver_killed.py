@@ -11,6 +11,7 @@ from crashing import KILLED, Point, Telling, check_committed, choose, crash, rec
 from scenes import Scene, hash_all
 
 from apogee_batch.files import read_json
+from apogee_batch.run.archive import is_there
 from apogee_batch.run.ingest_plan import read_ingest
 
 pytestmark = pytest.mark.fault
@@ -21,6 +22,7 @@ INGEST_PARTS = {
     "spectra": SHARD_FILES,
     "parts": r"ingest/N/parts/(stars|rejects|contents)-N.parquet",
     "ledger and tables": r"tables/\w+.\w+|ingest/N/(ledger/N.json|allstar_match.parquet|summary.json)",
+    "archives": r"ingest/N/(ledger|parts).tar",
 }
 RUN_PARTS = {
     "plan": r"plan.json|settings.json|inputs/\w+.parquet",
@@ -63,7 +65,7 @@ def check_ingest(small: Scene, store: Path, expected: dict[str, str], how: Telli
     assert crash(ingest, store.parent if how is telling_names else store, point, how) == KILLED, point
     folder = store / "ingest" / "0001"
     committed = {}
-    if (folder / "ledger").exists():
+    if is_there(folder / "ledger"):
         committed = check_committed(folder / "ledger", store, read_ingest(folder).shards)
     ingest()
     assert hash_all(store) == expected, point

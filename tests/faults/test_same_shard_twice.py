@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from crashing import Call, start
 from scenes import Scene
+from unpacked import unpack_ingest
 
 from apogee_batch.catalog.merge import merge_parts
 from apogee_batch.files import read_json
@@ -130,6 +131,7 @@ def test_a_shard_that_is_not_there_yet_appears_whole(scene: Scene, store: Path) 
     plan = read_ingest(store / "ingest" / "0001")
     report = ingest_ledger(store, plan).entry(SHARD)
     assert report is not None
+    unpack_ingest(plan.folder)
     seen = set()
 
     def read() -> None:

@@ -50,7 +50,7 @@ WITHOUT_MENDING = [
     ("flux/c/1/0", "flip"),
     ("ingest/0001/plan.json", "truncate"),
     ("ingest/0001/inputs.parquet", "delete"),
-    ("ingest/0001/ledger/00001.json", "zero"),
+    ("ingest/0001/ledger.tar", "zero"),
     ("ingest/0001/summary.json", "delete"),
 ]
 BEGUN = [
@@ -59,7 +59,7 @@ BEGUN = [
     ("tables/labels.parquet", "flip"),
     ("tables/labels.parquet", "delete"),
     ("err/c/2/0", "zero"),
-    ("ingest/0001/ledger/00001.json", "delete"),
+    ("ingest/0001/ledger.tar", "delete"),
 ]
 
 

@@ -207,7 +207,8 @@ PyMODINIT_FUNC KERNEL_INIT(KERNEL_NAME)() {
   PyObject* module = PyModule_Create(&kernel::MODULE);
   if (!module) return nullptr;
   const bool failed = PyModule_AddIntConstant(module, "N_LANES", kernel::LANES) != 0 ||
-                      PyModule_AddIntConstant(module, "HAS_BF16", KERNEL_HAS_BF16) != 0;
+                      PyModule_AddIntConstant(module, "HAS_BF16", KERNEL_HAS_BF16) != 0 ||
+                      PyModule_AddStringConstant(module, "REVISION", KERNEL_REVISION) != 0;  // given by setup.py
   if (failed) Py_CLEAR(module);
   return module;
 }
