@@ -5,37 +5,25 @@ What a command needs is imported when it runs, so that `--help` answers at once.
 
 import gc
 import sys
-from pathlib import Path
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from apogee_batch import __version__
-from apogee_batch.cli_cluster import ClusterFlags, cluster_show, cluster_test, run_shard, with_cluster_options
+from apogee_batch.cli_cluster import cluster_show, cluster_test, run_shard
 from apogee_batch.cli_doctor import doctor
-from apogee_batch.cli_model import model_import
-from apogee_batch.cli_options import (
-    Address,
-    BreakLock,
-    Cluster,
-    Config,
-    Device,
-    DryRun,
-    EngineOption,
-    ForceNewPlan,
-    MaxBad,
-    Precision,
-    Recipe,
-    Seed,
-    Store,
-    TrainWorkers,
-    Workers,
-    open_view,
-    print_lines,
-    settings_of,
-)
+from apogee_batch.cli_export import describe, export
+from apogee_batch.cli_mdwarfs import mdwarfs
+from apogee_batch.cli_model import model_calibrate, model_import
+from apogee_batch.cli_report import report
+from apogee_batch.cli_run import run_catalog, train
+from apogee_batch.cli_select import select_ysos
 from apogee_batch.cli_status import status, verify
+from apogee_batch.cli_store import attach, ingest
 from apogee_batch.cli_survey import demo, simulate
+from apogee_batch.cli_validate import validate
+from apogee_batch.cli_ysos import ysos
 from apogee_batch.errors import ApogeeBatchError, describe_place
 from apogee_batch.exits import INTERRUPTED, RESUME, SignalWatch, explain_system_error, tell
 
@@ -50,7 +38,9 @@ labels_app = typer.Typer(**PLAIN, help="Training labels of a store.")
 model_app = typer.Typer(**PLAIN, help="Trained networks.")
 app.add_typer(labels_app, name="labels")
 app.add_typer(model_app, name="model")
-cluster_app = typer.Typer(**PLAIN, help="The queue system of a cluster: its jobs, and whether they work.")
+select_app = typer.Typer(**PLAIN, help="Samples of stars from a catalogue.")
+app.add_typer(select_app, name="select")
+cluster_app = typer.Typer(**PLAIN, help="Jobs in the queue of a cluster.")
 app.add_typer(cluster_app, name="cluster")
 
 
@@ -69,199 +59,32 @@ def root(
     """Labels of stars from SDSS/APOGEE apStar spectra: log g, Teff, [Fe/H]."""
 
 
-@app.command(
-    epilog="\b\nExample:\n  apogee-batch ingest stars/ --allstar allStar-l31c.2.fits --store dr14.zarr"
-)
-@with_cluster_options
-def ingest(
-    source: Annotated[
-        list[str], typer.Argument(metavar="SOURCE...", help="Folders, globs, files, or text lists of paths.")
-    ],
-    store: Annotated[Path, typer.Option(help="Store to make, or to append to.")],
-    allstar: Annotated[Path | None, typer.Option(help="allStar summary: decides which stars.")] = None,
-    row: Annotated[str | None, typer.Option(help="combined, or visits. [default: combined]")] = None,
-    shard_stars: Annotated[int | None, typer.Option(help="Stars of a shard. [default: by size]")] = None,
-    max_bad_fraction: MaxBad = None,
-    trust_mtime: Annotated[
-        bool, typer.Option("--trust-mtime", help="Do not hash files again whose size and time are as before.")
-    ] = False,
-    force_new_plan: ForceNewPlan = False,
-    break_lock: BreakLock = False,
-    config: Config = None,
-    cluster: Cluster = None,
-    workers: Workers = None,
-    address: Address = None,
-    dry_run: DryRun = False,
-    *,
-    cluster_flags: ClusterFlags,
-) -> None:
-    """Read apStar files into a store."""
-    settings = settings_of(
-        config,
-        ingest={"row": row, "shard_stars": shard_stars, "max_bad_fraction": max_bad_fraction},
-        cluster={"kind": cluster, "workers": workers, "address": address, **cluster_flags.of("cpu")},
-    )
-    from apogee_batch.run import commands
-
-    going = commands.Going(force_new_plan, break_lock, trust_mtime)
-    with open_view() as view:
-        lines = commands.ingest(
-            source, store, allstar=allstar, config=settings, is_dry_run=dry_run, progress=view, going=going
-        )
-    print_lines(lines)
+def _add(group: typer.Typer, command: Callable[..., None], example: str, name: str | None = None) -> None:
+    """Add a command, whose help ends with an example."""
+    group.command(name, epilog=f"\b\nExample:\n  apogee-batch {example}")(command)
 
 
-@labels_app.command(
-    epilog="\b\nExample:\n  apogee-batch labels attach dr14.zarr --payne payne.fits --yso ysos.csv"
-)
-def attach(
-    store: Store,
-    payne: Annotated[list[Path] | None, typer.Option(help="Table of Payne labels.")] = None,
-    mstar: Annotated[list[Path] | None, typer.Option(help="Table of M-dwarf labels.")] = None,
-    yso: Annotated[list[Path] | None, typer.Option(help="Table of labels of young stars.")] = None,
-    column_map: Annotated[
-        list[str] | None, typer.Option("--map", metavar="OURS=THEIRS", help="Name of a column, as teff=TEFF.")
-    ] = None,
-    break_lock: BreakLock = False,
-    config: Config = None,
-) -> None:
-    """Attach label tables (FITS, CSV, ECSV, Parquet, VOTable) to the stars of a store."""
-    settings_of(config)
-    from apogee_batch.run import commands
-
-    tables = {"payne": payne or [], "mstar": mstar or [], "yso": yso or []}
-    going = commands.Going(break_lock=break_lock)
-    with open_view():
-        lines = commands.attach(store, tables, column_map=column_map or [], going=going)
-    print_lines(lines)
-
-
-@app.command(epilog="\b\nExample:\n  apogee-batch train dr14.zarr --out model1")
-@with_cluster_options
-def train(
-    store: Store,
-    out: Annotated[Path, typer.Option(help="Folder for the model.")],
-    recipe: Recipe = None,
-    seed: Seed = None,
-    train_workers: TrainWorkers = None,
-    threads: Annotated[int | None, typer.Option(help="Threads. [default: one a core]")] = None,
-    device: Device = None,
-    force_new_plan: ForceNewPlan = False,
-    break_lock: BreakLock = False,
-    config: Config = None,
-    cluster: Cluster = None,
-    address: Address = None,
-    *,
-    cluster_flags: ClusterFlags,
-) -> None:
-    """Train the network on the labels of a store."""
-    settings = settings_of(
-        config,
-        training={"recipe": recipe, "seed": seed, "threads": threads, "workers": train_workers},
-        cluster={"kind": cluster, "address": address, "device": device, **cluster_flags.of("gpu")},
-    )
-    from apogee_batch.run import commands
-
-    with open_view() as view:
-        going = commands.Going(force_new_plan, break_lock)
-        lines = commands.train(store, out, config=settings, progress=view, going=going)
-    print_lines(lines)
-
-
-@app.command(
-    epilog="\b\nExample:\n  apogee-batch run-catalog dr14.zarr --model model1 --out run1 --workers 8"
-)
-@with_cluster_options
-def run_catalog(
-    store: Store,
-    out: Annotated[Path, typer.Option(help="Folder of the run.")],
-    model: Annotated[
-        Path | None, typer.Option(help="Folder of a trained model. [default: train one]")
-    ] = None,
-    realizations: Annotated[
-        int | None, typer.Option(help="Noisy copies of each spectrum. [default: 100]")
-    ] = None,
-    err_cap: Annotated[
-        str | None, typer.Option(help="Errors capped at 5 x median or mean. [default: median]")
-    ] = None,
-    precision: Precision = None,
-    engine: EngineOption = None,
-    recipe: Recipe = None,
-    seed: Seed = None,
-    train_workers: TrainWorkers = None,
-    max_bad_fraction: MaxBad = None,
-    force_new_plan: ForceNewPlan = False,
-    break_lock: BreakLock = False,
-    config: Config = None,
-    cluster: Cluster = None,
-    workers: Workers = None,
-    address: Address = None,
-    device: Device = None,
-    dry_run: DryRun = False,
-    plan_only: Annotated[
-        bool, typer.Option("--plan-only", help="Plan, for an array of 'run-shard' jobs, and stop.")
-    ] = False,
-    finalise: Annotated[
-        bool, typer.Option("--finalise", help="Publish what 'run-shard' jobs have made; infer nothing.")
-    ] = False,
-    *,
-    cluster_flags: ClusterFlags,
-) -> None:
-    """Make the catalogue of a store: train unless --model is given, infer, publish."""
-    settings = settings_of(
-        config,
-        training={"recipe": recipe, "seed": seed, "workers": train_workers},
-        inference={
-            "realizations": realizations,
-            "seed": seed,
-            "err_cap": err_cap,
-            "precision": precision,
-            "engine": engine,
-            "max_bad_fraction": max_bad_fraction,
-        },
-        cluster={
-            "kind": cluster,
-            "workers": workers,
-            "address": address,
-            "device": device,
-            **cluster_flags.of("gpu"),
-        },
-    )
-    from apogee_batch.run import commands
-
-    with open_view() as view:
-        going = commands.Going(force_new_plan, break_lock)
-        lines = commands.make_catalog(
-            store,
-            out,
-            model=model,
-            config=settings,
-            is_dry_run=dry_run,
-            is_plan_only=plan_only,
-            is_finalise=finalise,
-            progress=view,
-            going=going,
-        )
-    print_lines(lines)
-
-
-model_app.command("import", epilog="\b\nExample:\n  apogee-batch model import apogee_net.pt --out official")(
-    model_import
-)
-app.command(epilog="\b\nExample:\n  apogee-batch run-shard run1/plan.json --index $SLURM_ARRAY_TASK_ID")(
-    run_shard
-)
-cluster_app.command(
-    "show", epilog="\b\nExample:\n  apogee-batch cluster show --config jobs/slurm.toml --role cpu"
-)(cluster_show)
-cluster_app.command(
-    "test", epilog="\b\nExample:\n  apogee-batch cluster test --config jobs/slurm.toml --store dr14.zarr"
-)(cluster_test)
-app.command(epilog="\b\nExample:\n  apogee-batch status run1")(status)
-app.command(epilog="\b\nExample:\n  apogee-batch verify run1")(verify)
-app.command(epilog="\b\nExample:\n  apogee-batch doctor --gate --model run1")(doctor)
-app.command(epilog="\b\nExample:\n  apogee-batch simulate survey --stars 1200 --seed 1")(simulate)
-app.command(epilog="\b\nExample:\n  apogee-batch demo demo")(demo)
+_add(app, ingest, "ingest stars/ --allstar allStar-l31c.2.fits --store dr14.zarr")
+_add(labels_app, attach, "labels attach dr14.zarr --payne payne.fits --yso ysos.csv")
+_add(labels_app, mdwarfs, "labels mdwarfs phot.fits --out mdwarfs.parquet --settings mdwarfs.toml")
+_add(labels_app, ysos, "labels ysos yso-photometry.fits --isochrones parsec.dat --out ysos.parquet")
+_add(app, train, "train dr14.zarr --out model1")
+_add(app, run_catalog, "run-catalog dr14.zarr --model model1 --out run1 --workers 8")
+_add(model_app, model_import, "model import apogee_net.pt --out official", "import")
+_add(model_app, model_calibrate, "model calibrate official dr14.zarr", "calibrate")
+_add(app, run_shard, "run-shard run1/plan.json --index $SLURM_ARRAY_TASK_ID")
+_add(cluster_app, cluster_show, "cluster show --config jobs/slurm.toml --role cpu", "show")
+_add(cluster_app, cluster_test, "cluster test --config jobs/slurm.toml --store dr14.zarr", "test")
+_add(app, status, "status run1")
+_add(app, verify, "verify run1")
+_add(app, validate, "validate run1 --json run1.json")
+_add(select_app, select_ysos, "select ysos run1 --probability --isochrones BHAC15_iso.2mass.txt", "ysos")
+_add(app, report, "report run1 --store dr14.zarr")
+_add(app, export, "export run1 --format votable --format mrt")
+_add(app, describe, "describe run1/catalog/catalog.fits")
+_add(app, doctor, "doctor --gate --model run1")
+_add(app, simulate, "simulate survey --stars 1200 --seed 1")
+_add(app, demo, "demo demo")
 
 
 def main() -> None:

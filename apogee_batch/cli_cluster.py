@@ -135,7 +135,10 @@ def cluster_show(
     *,
     cluster_flags: ClusterFlags,
 ) -> None:
-    """Show the script of a job as it would be submitted; only address and paths are made up."""
+    """Show the script of a job.
+
+    As it would be submitted; only address and paths are made up.
+    """
     wanted = role or "gpu"
     settings = settings_of(config, cluster={"kind": cluster, **cluster_flags.of(wanted)})
     from apogee_batch.run.cluster_show import show_job
@@ -154,7 +157,10 @@ def cluster_test(
     *,
     cluster_flags: ClusterFlags,
 ) -> None:
-    """Try one worker in a job: versions, devices, memory, and the folders as the node sees them."""
+    """Try one worker in a job.
+
+    Versions, devices, memory, and the folders as the node sees them.
+    """
     wanted = role or "gpu"
     said = {"kind": cluster, "device": device, **cluster_flags.of(wanted)}
     settings = settings_of(config, cluster=said)
@@ -172,7 +178,10 @@ def run_shard(
     engine: EngineOption = None,
     config: Config = None,
 ) -> None:
-    """Infer one shard of a plan in this process: a task of a job array, for sites without Dask."""
+    """Infer one shard: a task of a job array.
+
+    In this process, for sites without Dask.
+    """
     settings = settings_of(config, cluster={"device": device}, inference={"engine": engine})
     from apogee_batch.run.array import run_shard as run_one_shard
 

@@ -26,7 +26,10 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     config: Config = None,
 ) -> None:
-    """Say what this machine offers; with --gate, try whether its engines give right uncertainties."""
+    """Say what this machine offers.
+
+    With --gate, try whether its engines give right uncertainties.
+    """
     settings_of(config)
     from apogee_batch.run.doctor import GateRequest, describe_machine, machine_lines, try_engines
 

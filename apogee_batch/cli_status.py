@@ -24,7 +24,10 @@ def verify(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run or a model, or a store.")],
     config: Config = None,
 ) -> None:
-    """Check every byte of a run, model or store; name what is damaged."""
+    """Name what is damaged in a run, model or store.
+
+    Every byte is looked at.
+    """
     settings_of(config)
     from apogee_batch.run.verify import verify as verify_folder
 

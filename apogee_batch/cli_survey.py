@@ -14,7 +14,10 @@ def simulate(
     seed: Annotated[int, typer.Option(help="Seed of the survey.", min=0)] = 1,
     config: Config = None,
 ) -> None:
-    """Simulate a small survey with known labels: apStar files, allStar, label tables."""
+    """Simulate a survey with known labels.
+
+    apStar files, an allStar summary and label tables.
+    """
     settings_of(config)
     from apogee_batch.run.demo import simulate as simulate_with_progress
 
@@ -36,7 +39,10 @@ def demo(
     cluster: Cluster = None,
     workers: Workers = None,
 ) -> None:
-    """Simulate a survey and make its catalogue: the whole way in some minutes."""
+    """Go the whole way on a simulated survey.
+
+    Simulate, ingest, train, infer, publish: some minutes.
+    """
     settings = settings_of(
         config,
         training={"seed": seed},

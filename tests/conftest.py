@@ -1,5 +1,6 @@
 """Fixtures that several test modules share."""
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -20,6 +21,8 @@ if os.environ.get("CI"):
 # A shell ignores Ctrl-C for what it starts with '&', and so would each process that a test interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+gc.freeze = lambda: None  # the command line's last act in a process of its own; here others come after it
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -225,3 +225,10 @@ def test_a_visit_without_good_pixels_rejects_the_file(folder: Path) -> None:
     assert reason(result) is RejectReason.NO_GOOD_PIXELS
     assert isinstance(result, RejectedSpectrum)
     assert "visit 2" in result.text
+
+
+@pytest.mark.parametrize("card", [b"BSCALE  = 'x'", b"BSCALE  = 2,5", b"BSCALE  =", b"BZERO   = nope"])
+def test_a_scale_that_cannot_be_understood_is_not_taken_for_none(folder: Path, card: bytes) -> None:
+    content = SMALL.replace(b"CTYPE1  = 'LOG-LINEAR'".ljust(80), card.ljust(80), 1)
+    assert len(content) == len(SMALL)
+    assert reason(read_apstar(write(folder, content))) is RejectReason.UNREADABLE

@@ -24,6 +24,7 @@ from apogee_batch.survey.simulate import SimulatedSurvey
 from apogee_batch.survey.sources import find_apstar_files
 
 CATALOG_FILES = ("catalog/catalog.parquet", "catalog/catalog.fits", "rejects.parquet")
+REPORT_FILES = ("kiel.png", "labels.png", "results.json", "results.txt", "validation.json", "validation.txt")
 
 
 def make(store: Path, out: Path, config: RunConfig, model: Path | None = None) -> list[str]:
@@ -68,12 +69,12 @@ def test_the_manifest_holds_the_hashes_of_what_was_published(finished_run: Path)
     manifest = read_json(finished_run / "manifest.json")
     assert {file["path"] for file in manifest["files"]} == {
         *CATALOG_FILES,
-        *(f"report/{name}" for name in ("kiel.png", "labels.png", "results.json", "results.txt")),
+        *(f"report/{name}" for name in REPORT_FILES),
     }
     for file in manifest["files"]:
         assert sha256_of_file(finished_run / file["path"]) == file["sha256"]
     assert sorted(p.name for p in (finished_run / "catalog").iterdir()) == ["catalog.fits", "catalog.parquet"]
-    for name in ("results.txt", "results.json", "kiel.png", "labels.png"):
+    for name in REPORT_FILES:
         assert (finished_run / "report" / name).stat().st_size > 500
 
 

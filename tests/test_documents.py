@@ -148,7 +148,9 @@ def commands_in_documents() -> list[str]:
     for page in PAGES:
         for block in re.findall(r"```\w*\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
             found.update(
-                line.split(" ; ")[0] for line in block.splitlines() if line.startswith("apogee-batch ")
+                line.split(" ; ")[0]
+                for line in block.replace("\\\n", " ").splitlines()
+                if line.startswith("apogee-batch ")
             )
     return sorted(found)
 

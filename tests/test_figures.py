@@ -1,5 +1,6 @@
 """Pictures: that they are drawn for any catalogue, whole, and the same each time."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib as mpl
@@ -8,7 +9,13 @@ import pyarrow as pa
 import pytest
 from matplotlib.image import imread
 
-from apogee_batch.report.canvas import FEWEST_DENSE, find_limits, metallicity_colours
+from apogee_batch.report.canvas import (
+    FEWEST_DENSE,
+    TYPE_COLOURS,
+    density_colours,
+    find_limits,
+    metallicity_colours,
+)
 from apogee_batch.report.figures import kiel_diagram, label_comparison
 from apogee_batch.schema import DATA_SETS, DATA_TYPES, LABEL_NAMES
 
@@ -64,6 +71,18 @@ def test_the_same_catalogue_gives_the_same_bytes(tmp_path: Path) -> None:
         label_comparison(catalog, tmp_path / f"plain-{name}")
     assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
     assert (tmp_path / "labels-first.png").read_bytes() == (tmp_path / "plain-second.png").read_bytes()
+
+
+@pytest.mark.parametrize("n_stars", [60, FEWEST_DENSE + 100])
+def test_pieces_of_any_length_give_the_same_bytes(tmp_path: Path, n_stars: int) -> None:
+    catalog = make_catalog(n_stars)
+    cuts = [0, 1, 1, 40, n_stars - 7, n_stars]
+    for name, draw in (("kiel", kiel_diagram), ("labels", label_comparison)):
+        draw(catalog, tmp_path / f"{name}-whole.png")
+        pieces = (catalog.slice(start, stop - start) for start, stop in pairwise(cuts))
+        draw(pieces, tmp_path / f"{name}-pieces.png")
+        whole, from_pieces = (tmp_path / f"{name}-{how}.png" for how in ("whole", "pieces"))
+        assert from_pieces.read_bytes() == whole.read_bytes()
 
 
 def test_no_date_and_no_version_is_in_the_file(tmp_path: Path) -> None:
@@ -124,6 +143,14 @@ def test_the_colours_grow_steadily_brighter() -> None:
     brightness = 0.2126 * red + 0.7152 * green + 0.0722 * blue
     assert np.all(np.diff(brightness) > 0)
     assert brightness[-1] < 0.85  # still seen on white
+
+
+@pytest.mark.parametrize("data_type", TYPE_COLOURS)
+def test_colours_of_density_grow_steadily_darker(data_type: str) -> None:
+    red, green, blue, _ = density_colours(data_type)(np.linspace(0, 1, 50)).T
+    brightness = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    assert np.all(np.diff(brightness) < 0)
+    assert brightness[0] < 0.95  # one star is seen on white
 
 
 def test_the_pictures_leave_pyplot_alone(tmp_path: Path) -> None:

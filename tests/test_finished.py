@@ -6,11 +6,13 @@ import pytest
 
 from apogee_batch.errors import TooManyBadInputsError
 from apogee_batch.files import sha256_of_file
+from apogee_batch.network.checkpoint import load_checkpoint
 from apogee_batch.run import commands
-from apogee_batch.run.catalog_run import begin_run, inference_ledger
+from apogee_batch.run.catalog_run import begin_run
 from apogee_batch.run.config import ClusterSettings, RunConfig
 from apogee_batch.run.finished import count_left, no_more_than_needed, publish_if_done
 from apogee_batch.run.lock import hold_lock
+from apogee_batch.run.model_of_run import inference_ledger
 from apogee_batch.run.progress import SilentView
 
 
@@ -62,7 +64,7 @@ def test_too_many_stars_left_out_stop_a_finished_run_too(
     monkeypatch.setattr("apogee_batch.run.finished.count_bad", refuse)
     with hold_lock(run / "lock", run) as lock:
         plan = begin_run(labelled_store, run, model, serial_config, SilentView())
-        assert inference_ledger(run, plan, plan["model"]["given"]).done()
+        assert inference_ledger(run, plan, load_checkpoint(model).identity).done()
         with pytest.raises(TooManyBadInputsError):
             publish_if_done(run, plan, model, serial_config, SilentView(), lock)
 

@@ -94,6 +94,25 @@ def test_high_scatter(label: str, above: float) -> None:
     assert flags_of_one(std={label: above}) == {"HIGH_SCATTER"}
 
 
+@pytest.mark.parametrize("is_outside", [True, False])
+@pytest.mark.parametrize("is_strange", [True, False])
+def test_what_a_calibration_says_wins_over_the_range(is_outside: bool, is_strange: bool) -> None:
+    far = np.array([[9.0, 9000.0, 2.0]], dtype=np.float32)
+    for mean, is_predicted in ((far, True), (far / 3, True), (far, False)):
+        flags = compute_flags(
+            star_table(1),
+            mean=mean,
+            std=mean * np.float32(0.001),
+            is_predicted=np.array([is_predicted]),
+            label_range=RANGE,
+            is_outside=np.array([is_outside]),
+            is_strange=np.array([is_strange]),
+        )
+        names = names_of(int(flags[0]))
+        assert ("OUTSIDE_TRAINING" in names) is (is_outside and is_predicted)
+        assert ("STRANGE_SPECTRUM" in names) is (is_strange and is_predicted)
+
+
 @pytest.mark.parametrize(("n_bad_pixels", "is_many"), [(1715, False), (1716, True)])
 def test_many_bad_pixels(n_bad_pixels: int, is_many: bool) -> None:
     assert ("MANY_BAD_PIXELS" in flags_of_one(n_bad_pixels=n_bad_pixels)) is is_many

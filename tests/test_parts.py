@@ -13,7 +13,7 @@ from store_rows import label_rows, star_table
 
 from apogee_batch.catalog.export import write_fits, write_parquet
 from apogee_batch.catalog.merge import merge_parts
-from apogee_batch.catalog.parts import build_part, write_part
+from apogee_batch.catalog.parts import Judgement, build_part, write_part
 from apogee_batch.errors import IntegrityError
 from apogee_batch.schema import LABEL_NAMES, arrow_schema, catalog_columns, catalog_flags
 
@@ -80,6 +80,22 @@ def test_predictions_stay_with_their_star_whatever_the_order_of_the_rows() -> No
     values = {k: v[order] if isinstance(v, np.ndarray) else v for k, v in estimates(N_STARS).items()}
     shuffled = build_part(STARS.take(order), **values, labels=LABELS, label_range=None)
     assert shuffled.equals(part_of(slice(None)))
+
+
+def test_the_columns_of_a_calibration_are_null_without_a_prediction_or_a_calibration() -> None:
+    total, score = np.full((N_STARS, 3), 0.5), np.arange(N_STARS, dtype=np.float32)
+    total[4, 0], score[5] = np.nan, np.nan
+    judgement = Judgement(total=total, strangeness=score, is_strange=score > 7)
+    values = estimates(N_STARS)
+    part = build_part(STARS, **values, labels=LABELS, label_range=None, judgement=judgement)
+    assert [i for i, value in enumerate(part["e_logg_total"].to_pylist()) if value is None] == [2, 4]
+    assert [i for i, value in enumerate(part["e_teff_total"].to_pylist()) if value is None] == [2]
+    assert [i for i, value in enumerate(part["strangeness"].to_pylist()) if value is None] == [2, 5]
+    bit = 1 << catalog_flags()["STRANGE_SPECTRUM"].bit
+    assert [i for i, flags in enumerate(part["flags"].to_pylist()) if flags & bit] == [8, 9, 10, 11]
+    bare = build_part(STARS, **values, labels=LABELS, label_range=None)
+    for name in ("e_logg_total", "e_teff_total", "e_fe_h_total", "strangeness"):
+        assert bare[name].null_count == N_STARS
 
 
 def test_one_realization_gives_labels_without_scatter() -> None:
@@ -194,7 +210,7 @@ def test_other_tables_are_no_parts(tmp_path: Path) -> None:
     table = part_of(slice(None))
     newer = {**table.schema.metadata, b"apogee_batch.catalog_version": b"999"}
     write_part(path, table.replace_schema_metadata(newer))
-    with pytest.raises(IntegrityError, match="no part of a catalogue of version 1"):
+    with pytest.raises(IntegrityError, match="no part of a catalogue of version 2"):
         read_parts([path])
 
 

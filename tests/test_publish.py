@@ -19,10 +19,12 @@ from apogee_batch.errors import IntegrityError
 from apogee_batch.files import read_json, sha256_of_file, write_bytes
 from apogee_batch.network.checkpoint import load_checkpoint
 from apogee_batch.report import figures
-from apogee_batch.run.catalog_run import inference_ledger
+from apogee_batch.report.validation_text import validation_text
 from apogee_batch.run.ledger import relative_digest
+from apogee_batch.run.model_of_run import inference_ledger
 from apogee_batch.run.plan import read_plan
 from apogee_batch.run.publish import MANIFEST_FILE, Published, publish
+from apogee_batch.run.validate import validate_run
 from apogee_batch.schema import arrow_schema, catalog_columns
 
 
@@ -39,8 +41,8 @@ def run(finished_run: Path, tmp_path: Path) -> Path:
 def publish_run(run: Path, devices: Sequence[str] = ("cpu",)) -> Published:
     plan, model = read_plan(run), load_checkpoint(run / "model")
     assert plan is not None
-    reports = {report.shard: report for report in inference_ledger(run, plan, model.sha256).entries()}
-    return publish(run, reports, plan=plan, model=(model.sha256, model.header), devices=devices)
+    reports = {report.shard: report for report in inference_ledger(run, plan, model.identity).entries()}
+    return publish(run, reports, plan=plan, model=(model.identity, model.header), devices=devices)
 
 
 def test_the_manifest_names_each_kind_of_device_once(run: Path) -> None:
@@ -84,7 +86,7 @@ def test_a_run_with_a_shard_that_is_not_done_is_not_published(run: Path) -> None
 def test_a_star_that_ended_its_workers_is_a_reject(run: Path) -> None:
     plan, model = read_plan(run), load_checkpoint(run / "model")
     assert plan is not None
-    ledger = inference_ledger(run, plan, model.sha256)
+    ledger = inference_ledger(run, plan, model.identity)
     report = ledger.entries()[-1]
     part = pq.read_table(run / "parts" / "part-00002.parquet")
     name = part["apstar_id"][0].as_py()
@@ -112,7 +114,16 @@ def test_a_run_that_is_published_is_left_alone_and_tells_the_same(run: Path) -> 
     first, before = publish_run(run), digests(run)
     assert publish_run(run) == first
     assert digests(run) == before
-    assert len(before) == 8
+    assert len(before) == 10
+
+
+@pytest.mark.usefixtures("quick_figures")
+def test_the_validation_that_is_published_is_what_the_command_finds(run: Path) -> None:
+    publish_run(run)
+    found = validate_run(run)
+    assert read_json(run / "report" / "validation.json") == found.to_json()
+    assert (run / "report" / "validation.txt").read_text("utf-8") == validation_text(found)
+    assert read_json(run / "report" / "results.json") == found.to_json()["tables"]
 
 
 @pytest.fixture
@@ -131,6 +142,8 @@ def test_what_is_lost_or_damaged_is_published_again(run: Path) -> None:
         "catalog/catalog.parquet",
         "rejects.parquet",
         "report/results.json",
+        "report/validation.json",
+        "report/validation.txt",
         "report/labels.png",
         MANIFEST_FILE,
     ):
@@ -147,7 +160,7 @@ def test_a_catalogue_of_other_parts_is_published_again(run: Path) -> None:
     before = read_json(run / MANIFEST_FILE)
     plan, model = read_plan(run), load_checkpoint(run / "model")
     assert plan is not None
-    ledger = inference_ledger(run, plan, model.sha256)
+    ledger = inference_ledger(run, plan, model.identity)
     part = pq.read_table(run / "parts" / "part-00002.parquet")
     i = part.schema.get_field_index("teff")
     other = part.set_column(i, part.schema.field(i), pc.add(part["teff"], pa.scalar(1, pa.float32())))

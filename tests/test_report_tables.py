@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from apogee_batch.report.labelled import LabelledStars, gather_labelled
 from apogee_batch.report.tables import ALL_TYPES, PAPER_MSE, PAPER_RMS, ROW_TITLES, Results, results
 from apogee_batch.report.text import Block, lay_out
 from apogee_batch.schema import DATA_SETS, DATA_TYPES, LABEL_NAMES
@@ -24,8 +25,8 @@ def add(residual: float | None, label: float | None) -> float | None:
     return None if residual is None or label is None else residual + label
 
 
-def make_catalog(rows: list[Row]) -> pa.Table:
-    """Build the columns that the tables read from (data_type, data_set, label, residual)."""
+def make_stars(rows: list[Row]) -> LabelledStars:
+    """Gather stars from (data_type, data_set, label, residual)."""
     columns: dict[str, pa.Array] = {
         "data_type": pa.array([row[0] for row in rows], pa.string()),
         "data_set": pa.array([row[1] for row in rows], pa.string()),
@@ -35,19 +36,19 @@ def make_catalog(rows: list[Row]) -> pa.Table:
         predictions = [add(row[3][i], LABEL[i] if row[2][i] is None else row[2][i]) for row in rows]
         columns[name] = pa.array(predictions, pa.float64())
         columns[f"{name}_label"] = pa.array(labels, pa.float64())
-    return pa.table(columns)
+    return gather_labelled([pa.table(columns)])
 
 
 def test_a_network_without_error_has_no_rms() -> None:
     rows: list[Row] = [(t, s, LABEL, ZERO) for t in DATA_TYPES for s in DATA_SETS]
-    measured = results(make_catalog(rows), label_std=LABEL_STD)
+    measured = results(make_stars(rows), label_std=LABEL_STD)
     assert all(group.mse == 0.0 for group in measured.agreements)
     assert all(set(group.rms.values()) == {0.0} for group in measured.agreements)
 
 
 def test_the_normalised_mse_is_the_mean_over_three_labels() -> None:
     rows: list[Row] = [("yso", "test", LABEL, (1.16, 0.0, 0.0)), ("yso", "test", LABEL, (0.0, -733.0, 0.6))]
-    group = results(make_catalog(rows), label_std=LABEL_STD).get("yso", "test")
+    group = results(make_stars(rows), label_std=LABEL_STD).get("yso", "test")
     assert group.mse == pytest.approx((1 + 0 + 0 + 0 + 1 + 4) / 6)
     assert group.rms == pytest.approx(
         {"logg": 1.16 / math.sqrt(2), "teff": 733 / math.sqrt(2), "fe_h": 0.6 / math.sqrt(2)}
@@ -57,14 +58,14 @@ def test_the_normalised_mse_is_the_mean_over_three_labels() -> None:
 def test_guessing_the_mean_label_has_an_rms_equal_to_the_label_spread() -> None:
     labels = np.random.default_rng(1).normal(LABEL, LABEL_STD, (50, 3))
     rows: list[Row] = [("payne", "test", tuple(row), tuple(labels.mean(axis=0) - row)) for row in labels]
-    group = results(make_catalog(rows), label_std=LABEL_STD).get("payne", "test")
+    group = results(make_stars(rows), label_std=LABEL_STD).get("payne", "test")
     assert group.rms == pytest.approx(group.label_spread)
 
 
 def test_full_is_all_types_together() -> None:
     rows: list[Row] = [(data_type, "dev", LABEL, (0.1, 10.0, 0.01)) for data_type in DATA_TYPES]
     rows += [(None, "dev", LABEL, ZERO), ("payne", None, LABEL, ZERO)]
-    measured = results(make_catalog(rows), label_std=LABEL_STD)
+    measured = results(make_stars(rows), label_std=LABEL_STD)
     assert measured.get(ALL_TYPES, "dev").n_stars == len(DATA_TYPES)
     assert measured.get(ALL_TYPES, "test").n_stars == 0
 
@@ -80,7 +81,7 @@ def test_full_is_all_types_together() -> None:
 )
 def test_a_star_that_lacks_a_number_is_counted_and_left_out(row: Row) -> None:
     rows: list[Row] = [row, ("mstar", "test", LABEL, (0.2, 0.0, 0.0))]
-    measured = results(make_catalog(rows), label_std=LABEL_STD)
+    measured = results(make_stars(rows), label_std=LABEL_STD)
     group = measured.get("mstar", "test")
     assert (group.n_stars, group.n_left_out) == (1, 1)
     assert group.rms["logg"] == pytest.approx(0.2)
@@ -88,7 +89,7 @@ def test_a_star_that_lacks_a_number_is_counted_and_left_out(row: Row) -> None:
 
 
 def test_an_empty_catalogue_has_tables_without_numbers() -> None:
-    measured = results(make_catalog([]), label_std=LABEL_STD)
+    measured = results(make_stars([]), label_std=LABEL_STD)
     assert all(group.mse is None and not group.rms for group in measured.agreements)
     assert "Full        0     -  0.044 " in measured.to_text()
     assert json.loads(json.dumps(measured.to_json(), allow_nan=False)) == measured.to_json()
@@ -98,11 +99,13 @@ def test_columns_without_any_value_are_read() -> None:
     columns = {name: pa.nulls(2) for name in ("data_type", "data_set")}
     columns |= {name: pa.nulls(2, pa.float32()) for name in LABEL_NAMES}
     columns |= {f"{name}_label": pa.nulls(2) for name in LABEL_NAMES}
-    assert results(pa.table(columns), label_std=LABEL_STD).get(ALL_TYPES, "test").n_stars == 0
+    assert (
+        results(gather_labelled([pa.table(columns)]), label_std=LABEL_STD).get(ALL_TYPES, "test").n_stars == 0
+    )
 
 
 def test_the_papers_numbers_stand_beside_ours() -> None:
-    measured = results(make_catalog([("yso", "test", LABEL, ZERO)]), label_std=LABEL_STD)
+    measured = results(make_stars([("yso", "test", LABEL, ZERO)]), label_std=LABEL_STD)
     entry = next(
         group
         for group in measured.to_json()["groups"]
@@ -118,15 +121,25 @@ def test_the_papers_tables_have_a_number_for_every_data_set() -> None:
         assert len(PAPER_MSE[data_type]) == len(PAPER_RMS[data_type]) == len(DATA_SETS)
 
 
+def test_neither_order_nor_pieces_of_the_stars_change_a_digit() -> None:
+    rng = np.random.default_rng(5)
+    rows: list[Row] = [
+        (DATA_TYPES[i % 3], "test", tuple(rng.normal(LABEL, LABEL_STD)), tuple(rng.normal(0, LABEL_STD)))
+        for i in range(200)
+    ]
+    told = results(make_stars(rows), label_std=LABEL_STD)
+    assert results(make_stars([rows[i] for i in rng.permutation(200)]), label_std=LABEL_STD) == told
+
+
 @pytest.mark.parametrize("label_std", [(1.0, 2.0), (1.0, 0.0, 1.0), (1.0, math.nan, 1.0)])
 def test_a_label_std_that_cannot_divide_is_refused(label_std: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="positive numbers"):
-        results(make_catalog([]), label_std=label_std)
+        results(make_stars([]), label_std=label_std)
 
 
 def make_large() -> Results:
     """Tables with numbers as wide as those of all of DR14."""
-    large = results(make_catalog([("payne", "train", LABEL, (0.1, 99.9, 0.1))]), label_std=LABEL_STD)
+    large = results(make_stars([("payne", "train", LABEL, (0.1, 99.9, 0.1))]), label_std=LABEL_STD)
     return Results(
         large.label_std,
         tuple(

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from unpacked import unpack_ingest
 
 from apogee_batch.errors import IntegrityError, UsageError
 from apogee_batch.files import read_sealed_json, write_sealed_json
@@ -77,6 +78,7 @@ def test_an_ingest_is_described_with_its_store(store: Path) -> None:
 def test_an_ingest_that_was_killed_is_described(store: Path) -> None:
     folder = store / "ingest" / "0001"
     (folder / "summary.json").unlink()
+    unpack_ingest(folder)
     (folder / "ledger" / "00002.json").unlink()
     assert "ingest 0001: 48 files, 2 of 3 shards written" in told(store)
     (folder / "inputs.parquet").unlink()

@@ -1,7 +1,7 @@
 """What each reader wants to be told about the columns: units, UCDs, descriptions, widths of texts."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -13,7 +13,7 @@ from astropy.table import Table
 from astropy.table.meta import get_yaml_from_table
 from astropy.table.serialize import SerializedColumn
 
-from apogee_batch.schema import Column, catalog_columns, catalog_flags, catalog_version
+from apogee_batch.schema import Column, catalog_flags, catalog_version
 
 VOTABLE_NAMESPACE = "http://www.ivoa.net/xml/VOTable/v1.3"
 VOPARQUET_VERSION = "1.0"
@@ -47,33 +47,37 @@ def file_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def parquet_yaml(widths: Mapping[str, int], metadata: Mapping[str, str]) -> str:
+def parquet_yaml(columns: Sequence[Column], widths: Mapping[str, int], metadata: Mapping[str, str]) -> str:
     """Return the column descriptions that astropy looks for in a Parquet file."""
-    table = _described_columns(widths)
+    table = _described_columns(columns, widths)
     table.meta.update(metadata)
     return "\n".join(get_yaml_from_table(table))
 
 
-def fits_comments(widths: Mapping[str, int], *, with_nulls: Collection[str]) -> list[str]:
+def fits_comments(
+    columns: Sequence[Column], widths: Mapping[str, int], *, with_nulls: Collection[str]
+) -> list[str]:
     """Return the comments from which astropy restores what a FITS header cannot say.
 
     These are descriptions, UCDs and the logarithmic units, which no FITS reader would take in TUNIT.
 
     Parameters
     ----------
+    columns : sequence of Column
+        Of the file, in order.
     widths : mapping of str to int
         As `text_widths` gives.
     with_nulls : collection of str
         Columns that come back masked.
     """
-    table = _described_columns(widths)
+    table = _described_columns(columns, widths)
     table.meta["__serialized_columns__"] = {
         column.name: {
             "__class__": f"astropy.table.column.{'MaskedColumn' if column.name in with_nulls else 'Column'}",
             "unit": column.unit,
             "data": SerializedColumn({"name": column.name}),
         }
-        for column in catalog_columns()
+        for column in columns
         if is_logarithmic(column)
     }
     comments = ["--BEGIN-ASTROPY-SERIALIZED-COLUMNS--"]
@@ -89,9 +93,9 @@ def is_logarithmic(column: Column) -> bool:
     return bool(unit == u.dex or isinstance(unit, u.function.FunctionUnitBase))
 
 
-def _described_columns(widths: Mapping[str, int]) -> Any:
-    """Return the columns of the catalogue as an astropy table of no rows."""
-    columns = [
+def _described_columns(columns: Sequence[Column], widths: Mapping[str, int]) -> Any:
+    """Return some columns as an astropy table of no rows."""
+    described = [
         AstropyColumn(
             name=column.name,
             dtype=f"U{widths[column.name]}" if column.dtype == "string" else column.dtype,
@@ -100,12 +104,12 @@ def _described_columns(widths: Mapping[str, int]) -> Any:
             meta={"ucd": column.ucd},
             length=0,
         )
-        for column in catalog_columns()
+        for column in columns
     ]
-    return Table(columns)
+    return Table(described)
 
 
-def votable_header(widths: Mapping[str, int], n_rows: int) -> str:
+def votable_header(columns: Sequence[Column], widths: Mapping[str, int], n_rows: int) -> str:
     """Return the VOTable, without its data, that a VOParquet file carries.
 
     VOTable 1.3 takes the units of the CDS, which can say `dex`: [cm.s-2] is log10 of cm/s2.
@@ -114,7 +118,7 @@ def votable_header(widths: Mapping[str, int], n_rows: int) -> str:
     resource = ET.SubElement(votable, "RESOURCE", {"type": "results"})
     table = ET.SubElement(resource, "TABLE", {"name": "catalog", "nrows": str(n_rows)})
     ET.SubElement(table, "DESCRIPTION").text = TITLE
-    for column in catalog_columns():
+    for column in columns:
         attributes = {"name": column.name, "ucd": column.ucd}
         if column.dtype == "string":
             attributes |= {"datatype": "char", "arraysize": str(widths[column.name])}

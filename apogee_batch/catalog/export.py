@@ -4,7 +4,7 @@ Neither holds a date or a name of a machine. What each reader needs to know of u
 and nulls is written for all of them at once; see `annotations`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from apogee_batch.catalog.annotations import (
 from apogee_batch.catalog.fits_stream import FITS_INT_NULL, FitsTableWriter
 from apogee_batch.catalog.rows import CatalogRows, ascii_text, rows_of
 from apogee_batch.files import FileDigest
-from apogee_batch.schema import Column, arrow_schema, catalog_columns, catalog_version
+from apogee_batch.schema import Column, arrow_schema, catalog_version
 from apogee_batch.streams import StagedFile, replace_on_success
 
 _FITS_FORMATS = {"int32": "J", "int64": "K", "float32": "E", "float64": "D"}
@@ -42,26 +42,26 @@ def write_parquet(
     Parameters
     ----------
     catalog : pa.Table or CatalogRows
-        The catalogue, in the order it is to have.
+        The catalogue, in the order it is to have; rows with columns of their own keep them.
     path : Path
         The file, replaced whole or not at all.
     metadata : mapping of str to str
         What else to say of the catalogue (run, model, versions): key-value metadata of the file,
-        with `apogee_batch.` before each name.
+        with `apogee_batch.` before each name. A `title` here takes the place of the catalogue's.
     staging : Path, optional
         Folder for the unfinished file; by default the folder of `path`.
     """
     rows = _as_rows(catalog)
-    widths = {name: rows.summary.text_widths[name] for name in _text_columns()}
+    widths = {name: rows.summary.text_widths[name] for name in _text_columns(rows.columns)}
     described = file_metadata(metadata)
     of_file = {
         **{f"apogee_batch.{name}": text for name, text in described.items()},
         **{f"table::len::{name}": str(width) for name, width in widths.items()},
-        "table_meta_yaml": parquet_yaml(widths, described),
+        "table_meta_yaml": parquet_yaml(rows.columns, widths, described),
         "IVOA.VOTable-Parquet.version": VOPARQUET_VERSION,
-        "IVOA.VOTable-Parquet.content": votable_header(widths, rows.summary.n_rows),
+        "IVOA.VOTable-Parquet.content": votable_header(rows.columns, widths, rows.summary.n_rows),
     }
-    schema = arrow_schema(catalog_columns()).with_metadata(of_file)
+    schema = arrow_schema(rows.columns).with_metadata(of_file)
     with (
         replace_on_success(path, staging=staging) as file,
         pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer,
@@ -88,7 +88,7 @@ def write_fits(
     rows = _as_rows(catalog)
     primary, header = _fits_headers(rows, metadata)
     with replace_on_success(path, staging=staging) as file:
-        writer = FitsTableWriter(file, primary, header, rows.summary.fits_widths)
+        writer = FitsTableWriter(file, primary, header, rows.summary.fits_widths, rows.columns)
         for piece in rows.pieces():
             writer.write(piece)
         writer.finish()
@@ -97,21 +97,21 @@ def write_fits(
 
 def _fits_headers(rows: CatalogRows, metadata: Mapping[str, str]) -> tuple[Any, Any]:
     """Return the headers of the primary HDU and of the table, whose sums are still to be made."""
-    widths = {name: rows.summary.text_widths[name] for name in _text_columns()}
-    columns = [_fits_column(column, rows.summary.fits_widths) for column in catalog_columns()]
+    widths = {name: rows.summary.text_widths[name] for name in _text_columns(rows.columns)}
+    columns = [_fits_column(column, rows.summary.fits_widths) for column in rows.columns]
     hdu = fits.BinTableHDU.from_columns(columns, name="CATALOG", character_as_bytes=True)
     header = hdu.header
-    for i, column in enumerate(catalog_columns(), start=1):
+    for i, column in enumerate(rows.columns, start=1):
         unit = f" [{column.unit}]" if is_logarithmic(column) else ""
         header[f"TUCD{i}"] = column.ucd
         header[f"TCOMM{i}"] = column.description + unit
     header["CATVERS"] = (catalog_version(), "version of the catalogue's columns")
     for name, text in file_metadata(metadata).items():
         header.add_comment(f"{name}: {ascii_text(text)}")
-    for comment in fits_comments(widths, with_nulls=rows.summary.with_nulls):
+    for comment in fits_comments(rows.columns, widths, with_nulls=rows.summary.with_nulls):
         header.add_comment(comment)
     primary = fits.PrimaryHDU()
-    primary.header["TITLE"] = TITLE
+    primary.header["TITLE"] = ascii_text(metadata.get("title", TITLE))
     for part in (primary, hdu):
         part.add_datasum(when=_CHECKSUM_COMMENT)
         part.add_checksum(when=_CHECKSUM_COMMENT, override_datasum=True)
@@ -135,9 +135,9 @@ def _fits_column(column: Column, widths: Mapping[str, int]) -> Any:
     )
 
 
-def _text_columns() -> list[str]:
+def _text_columns(columns: Sequence[Column]) -> list[str]:
     """Return the names of the text columns, in order."""
-    return [column.name for column in catalog_columns() if column.dtype == "string"]
+    return [column.name for column in columns if column.dtype == "string"]
 
 
 def _as_rows(catalog: Any) -> CatalogRows:

@@ -1,6 +1,6 @@
 """A FITS binary table written row by row: astropy makes the header, which must hold sums of all rows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from apogee_batch.catalog.rows import ascii_texts
-from apogee_batch.schema import Column, catalog_columns
+from apogee_batch.schema import Column
 from apogee_batch.streams import StagedFile
 
 BLOCK_BYTES = 2880
@@ -32,24 +32,30 @@ class FitsTableWriter:
         Of the table, with NAXIS2, and with DATASUM and CHECKSUM of any value.
     widths : mapping of str to int
         Bytes of each text column.
+    columns : sequence of Column
+        As the header describes them.
     """
 
-    def __init__(self, file: StagedFile, primary: Any, header: Any, widths: Mapping[str, int]) -> None:
-        self._file, self._header, self._widths = file, header, widths
+    def __init__(
+        self,
+        file: StagedFile,
+        primary: Any,
+        header: Any,
+        widths: Mapping[str, int],
+        columns: Sequence[Column],
+    ) -> None:
+        self._file, self._header, self._widths, self._columns = file, header, widths, columns
         self._start = primary.tostring().encode("ascii")
         self._sum, self._rest = 0, b""
         kinds = {"int32": ">i4", "int64": ">i8", "float32": ">f4", "float64": ">f8"}
-        formats = [
-            (column.name, kinds.get(column.dtype) or f"S{widths[column.name]}")
-            for column in catalog_columns()
-        ]
+        formats = [(column.name, kinds.get(column.dtype) or f"S{widths[column.name]}") for column in columns]
         self._row = np.dtype(formats)
         file.write(self._start + header.tostring().encode("ascii"))
 
     def write(self, piece: pa.Table) -> None:
-        """Append rows of the catalogue's schema, in one chunk each column."""
+        """Append rows of the columns' schema, in one chunk each column."""
         rows = np.empty(len(piece), self._row)
-        for column in catalog_columns():
+        for column in self._columns:
             rows[column.name] = self._values(column, piece[column.name])
         content = self._rest + rows.tobytes()
         n_whole = len(content) // BLOCK_BYTES * BLOCK_BYTES

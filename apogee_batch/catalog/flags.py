@@ -39,6 +39,8 @@ def compute_flags(
     std: FloatArray,
     is_predicted: BoolArray,
     label_range: Mapping[str, tuple[float, float]] | None,
+    is_outside: BoolArray | None = None,
+    is_strange: BoolArray | None = None,
 ) -> IntArray:
     """Compute the flags of each star, all but DUPLICATE, which needs the whole catalogue.
 
@@ -54,7 +56,12 @@ def compute_flags(
     is_predicted : ndarray of bool, shape (n_stars,)
         As `has_prediction` tells.
     label_range : mapping of str to (float, float), optional
-        Smallest and largest training label; without it OUTSIDE_TRAINING is never set.
+        Smallest and largest training label: OUTSIDE_TRAINING by them where there is no `is_outside`; without
+        both it is never set.
+    is_outside : ndarray of bool, shape (n_stars,), optional
+        Whether the labels lie outside the hull of the training labels.
+    is_strange : ndarray of bool, shape (n_stars,), optional
+        Whether the spectrum is unlike those of the training set; without it STRANGE_SPECTRUM is never set.
 
     Returns
     -------
@@ -62,18 +69,23 @@ def compute_flags(
     """
     limits = catalog_flags()
     snr = _floats(stars["snr"])
+    if is_outside is None:
+        is_outside = _is_outside(mean, label_range)
+    if is_strange is None:
+        is_strange = np.zeros(stars.num_rows, dtype=bool)
     bits = {
         # not "snr < limit": an SNR that could not be measured is not a good one
         "LOW_SNR": ~(snr >= np.float32(_threshold("LOW_SNR"))),
         "TEFF_EDGE": is_predicted
         & (mean[:, LABEL_NAMES.index("teff")] > np.float32(_threshold("TEFF_EDGE"))),
-        "OUTSIDE_TRAINING": is_predicted & _is_outside(mean, label_range),
+        "OUTSIDE_TRAINING": is_predicted & is_outside,
         "MANY_BAD_PIXELS": stars["n_bad_pixels"].to_numpy() > _threshold("MANY_BAD_PIXELS"),
         "STARFLAG_BAD": (stars["starflag"].to_numpy() & int(BAD_STARFLAG_BITS)) != 0,
         "HIGH_SCATTER": is_predicted
         & (std > _per_label(limits["HIGH_SCATTER"].threshold_by_label)).any(axis=1),
         "SNR_MISMATCH": _differs(snr, _floats(stars["snr_header"]), tolerance=_threshold("SNR_MISMATCH")),
         "NO_PREDICTION": ~is_predicted,
+        "STRANGE_SPECTRUM": is_predicted & is_strange,
     }
     flags = np.zeros(stars.num_rows, dtype=np.int32)
     for name, is_set in bits.items():

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from apogee_batch.catalog.annotations import is_logarithmic
 from apogee_batch.catalog.flags import mark_duplicates
 from apogee_batch.catalog.parts import FIRST_ROW_KEY, LAST_ROW_KEY, VERSION_KEY
-from apogee_batch.catalog.rows import CatalogRows, Summary
+from apogee_batch.catalog.rows import PIECE_ROWS, CatalogRows, Summary
 from apogee_batch.errors import IntegrityError
 from apogee_batch.schema import arrow_schema, catalog_columns, catalog_flags, catalog_version
 
@@ -76,15 +76,20 @@ def merge_parts(paths: Sequence[Path]) -> CatalogRows:
     return CatalogRows(read, summary)
 
 
-def read_columns(paths: Sequence[Path], columns: Sequence[str]) -> pa.Table:
-    """Return some columns of all parts, in the order of `paths`; texts, of which there are few, by number."""
-    tables = [_read(path, columns) for path in paths]
-    table = pa.concat_tables(table.select(list(columns)) for table in tables)
-    texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
-    for name in texts:
-        i = table.schema.get_field_index(name)
-        table = table.set_column(i, name, table[name].dictionary_encode())
-    return table
+def read_pieces(paths: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Give some columns of all parts, in the order of `paths`, in tables of `PIECE_ROWS` at most.
+
+    A part without stars gives an empty table, so that there is always one.
+
+    Raises
+    ------
+    IntegrityError
+        If a part is damaged.
+    """
+    for path in paths:
+        part = _read(path, columns).select(list(columns))
+        for start in range(0, max(len(part), 1), PIECE_ROWS):
+            yield part.slice(start, PIECE_ROWS)
 
 
 def _in_order(paths: Sequence[Path]) -> list[Path]:

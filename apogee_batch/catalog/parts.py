@@ -5,6 +5,7 @@ metadata say which rows they are, so parts can be merged in any order.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,31 @@ FIRST_ROW_KEY = b"apogee_batch.first_row"
 LAST_ROW_KEY = b"apogee_batch.last_row"
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """What a model's calibration says of the estimates of some stars; all None where it says nothing.
+
+    Attributes
+    ----------
+    total : ndarray of float64, shape (n_stars, n_labels), optional
+        Calibrated one-sigma errors, in the order of `LABEL_NAMES`; NaN where there is none.
+    strangeness : ndarray of float32, shape (n_stars,), optional
+        How unlike the training spectra each spectrum is; NaN where it is not known.
+    is_strange : ndarray of bool, shape (n_stars,), optional
+        Whether that is above the calibration's limit.
+    is_outside : ndarray of bool, shape (n_stars,), optional
+        Whether the labels lie outside the hull of the training labels.
+    """
+
+    total: DoubleArray | None = None
+    strangeness: FloatArray | None = None
+    is_strange: BoolArray | None = None
+    is_outside: BoolArray | None = None
+
+
+UNJUDGED = Judgement()
+
+
 def build_part(
     stars: Any,
     *,
@@ -42,6 +68,7 @@ def build_part(
     n_realizations: int,
     labels: Any,
     label_range: Mapping[str, tuple[float, float]] | None,
+    judgement: Judgement = UNJUDGED,
 ) -> Any:
     """Build the catalogue rows of some stars.
 
@@ -60,6 +87,9 @@ def build_part(
         stars and maybe of others.
     label_range : mapping of str to (float, float), optional
         Smallest and largest label of the training set, where it is known.
+    judgement : Judgement
+        What the model's calibration says, aligned with `stars`. Its columns are null for a star without a
+        prediction.
 
     Returns
     -------
@@ -81,10 +111,19 @@ def build_part(
         columns[name] = _null_unless(is_predicted, mean32[:, i])
         columns[f"e_{name}"] = _null_unless(is_predicted, std32[:, i])
         columns[f"{name}_clean"] = _null_unless(is_predicted, clean32[:, i])
+    columns |= _judgement_columns(is_predicted, judgement)
     columns |= _label_columns(stars, labels)
     columns["n_realizations"] = pa.repeat(pa.scalar(n_realizations, pa.int32()), stars.num_rows)
     columns["flags"] = pa.array(
-        compute_flags(stars, mean=mean32, std=std32, is_predicted=is_predicted, label_range=label_range)
+        compute_flags(
+            stars,
+            mean=mean32,
+            std=std32,
+            is_predicted=is_predicted,
+            label_range=label_range,
+            is_outside=judgement.is_outside,
+            is_strange=judgement.is_strange,
+        )
     )
     schema = arrow_schema(catalog_columns())
     part = pa.table({field.name: _nan_to_null(columns[field.name]) for field in schema}).cast(schema)
@@ -124,6 +163,20 @@ def _single(estimate: DoubleArray) -> FloatArray:
 
 def _null_unless(is_valid: BoolArray, values: FloatArray) -> Any:
     return pa.array(values, mask=~is_valid)
+
+
+def _judgement_columns(is_predicted: BoolArray, judgement: Judgement) -> dict[str, Any]:
+    """Return the columns that a calibration gives; those of one that says nothing are null."""
+    total, strangeness = judgement.total, judgement.strangeness
+    if total is None:
+        total = np.full((len(is_predicted), N_LABELS), np.nan)
+    if strangeness is None:
+        strangeness = np.full(len(is_predicted), np.nan, np.float32)
+    total32 = _single(total)
+    columns = {
+        f"e_{name}_total": _null_unless(is_predicted, total32[:, i]) for i, name in enumerate(LABEL_NAMES)
+    }
+    return columns | {"strangeness": _null_unless(is_predicted, strangeness.astype(np.float32))}
 
 
 def _nan_to_null(column: Any) -> Any:

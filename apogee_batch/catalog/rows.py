@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from apogee_batch.errors import IntegrityError
-from apogee_batch.schema import arrow_schema, catalog_columns, catalog_version
+from apogee_batch.schema import Column, arrow_schema, catalog_columns, catalog_version
 
 PIECE_ROWS = 65536  # also the row group of the published file: who wants a few stars reads some megabytes
 NULL_WORD = "None"  # astropy's Parquet reader shows a null text as this word; a narrower column would cut it
@@ -59,13 +59,16 @@ class CatalogRows:
     Attributes
     ----------
     read : callable
-        Gives all rows from the first on, in tables of the catalogue's schema and of any length.
+        Gives all rows from the first on, in tables of the schema of `columns` and of any length.
     summary : Summary
         Of all of them.
+    columns : tuple of Column
+        By default those of the catalogue; a table made from it may have more.
     """
 
     read: Callable[[], Iterable[pa.Table]]
     summary: Summary
+    columns: tuple[Column, ...] = field(default_factory=catalog_columns)
 
     def pieces(self) -> Iterator[pa.Table]:
         """Give the rows in tables of `PIECE_ROWS`, the last one shorter; one empty one if there are none."""
@@ -83,7 +86,7 @@ class CatalogRows:
                 "parts of the catalogue changed while they were read; give the command again"
             )
         if n_held or not n_read:
-            empty = arrow_schema(catalog_columns()).empty_table()
+            empty = arrow_schema(self.columns).empty_table()
             yield pa.concat_tables(held or [empty]).combine_chunks()
 
 

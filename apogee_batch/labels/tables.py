@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from apogee_batch.errors import UsageError
+from apogee_batch.labels.columns import find_columns, first_text, list_columns, text_values
 from apogee_batch.labels.formats import RawColumn, TableFile, open_table
 from apogee_batch.labels.rows import LabelTable, complete_rows, first_row_of_each_star
 from apogee_batch.labels.units import to_label_unit
@@ -66,10 +66,10 @@ def read_label_table(
     labels = [
         _label_values(label, columns[label], f"{path}: column {names[label]!r}") for label in LABEL_NAMES
     ]
-    texts = {name: _texts(columns[name]) if name in columns else ("",) * n_rows for name in IDENTIFIERS}
+    texts = {name: text_values(columns[name]) if name in columns else ("",) * n_rows for name in IDENTIFIERS}
     data_set = ("",) * n_rows
     if "data_set" in columns:
-        data_set = _splits(_texts(columns["data_set"]), f"{path}: column {names['data_set']!r}")
+        data_set = _splits(text_values(columns["data_set"]), f"{path}: column {names['data_set']!r}")
     everything = LabelTable(
         source=str(path),
         data_type=data_type,
@@ -90,7 +90,7 @@ def _column_names(path: Path, file: TableFile, column_map: Mapping[str, str]) ->
     found = {}
     for ours, candidates in KNOWN_NAMES.items():
         wanted = (column_map[ours],) if ours in column_map else candidates
-        matches = _find(wanted, file.names)
+        matches = find_columns(wanted, file.names)
         if len(matches) > 1:
             raise UsageError(
                 f"{path}: {' and '.join(matches)} may be {ours}; say which: --map {ours}={matches[0]}"
@@ -98,13 +98,13 @@ def _column_names(path: Path, file: TableFile, column_map: Mapping[str, str]) ->
         if matches:
             found[ours] = matches[0]
         elif ours in column_map:
-            raise UsageError(f"{path}: no column {column_map[ours]!r} for {ours}; {_listed(file.names)}")
+            raise UsageError(f"{path}: no column {column_map[ours]!r} for {ours}; {list_columns(file.names)}")
     missing = [label for label in LABEL_NAMES if label not in found]
     if not any(name in found for name in IDENTIFIERS):
         missing.insert(0, "apogee_id")
     if missing:
         raise UsageError(
-            f"{path}: no column for {', '.join(missing)}; {_listed(file.names)}; "
+            f"{path}: no column for {', '.join(missing)}; {list_columns(file.names)}; "
             f"say which is meant: --map {missing[0]}=NAME"
         )
     repeated = [ours for ours, theirs in found.items() if list(found.values()).count(theirs) > 1]
@@ -113,29 +113,11 @@ def _column_names(path: Path, file: TableFile, column_map: Mapping[str, str]) ->
     return found
 
 
-def _find(wanted: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Return the columns called as wanted: exactly, else whatever the case; earlier wishes first."""
-    for name in wanted:
-        if name in names:
-            return [name]
-    for name in wanted:
-        matches = [theirs for theirs in names if theirs.strip().lower() == name.lower()]
-        if matches:
-            return matches
-    return []
-
-
-def _listed(names: Sequence[str], *, limit: int = 20) -> str:
-    """Say which columns there are, a few hundred being too many for one line."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return f"it has {', '.join(names[:limit]) or 'none'}{more}"
-
-
 def _label_values(label: str, column: RawColumn, where: str) -> DoubleArray:
     """Return a label in its unit; NaN where it is missing."""
     is_missing = column.is_missing
     if column.values.dtype.kind not in "fiu" and not is_missing.all():
-        i = _first_text(column)
+        i = first_text(column)
         raise UsageError(
             f"{where} is not of numbers ({str(column.values[i])!r} in row {i + 1}); "
             f"leave a missing value empty, or map another column: --map {label}=NAME"
@@ -147,30 +129,6 @@ def _label_values(label: str, column: RawColumn, where: str) -> DoubleArray:
     if label == "teff":
         converted = np.where(converted > 0, converted, np.nan)  # 0 K is another way to say unknown
     return converted
-
-
-def _first_text(column: RawColumn) -> int:
-    """Return the first row of a column whose value is no number."""
-    for i in np.flatnonzero(~column.is_missing):
-        try:
-            float(column.values[i])
-        except (TypeError, ValueError):
-            return int(i)
-    return int(np.flatnonzero(~column.is_missing)[0])
-
-
-def _texts(column: RawColumn) -> tuple[str, ...]:
-    """Return texts without their padding; "" where missing."""
-    return tuple(
-        "" if missing else _text(value)
-        for value, missing in zip(column.values.tolist(), column.is_missing.tolist(), strict=True)
-    )
-
-
-def _text(value: Any) -> str:
-    """Return one text; FITS gives padded bytes."""
-    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-    return text.strip("\0 \t\r\n")
 
 
 def _splits(texts: Sequence[str], where: str) -> tuple[str, ...]:

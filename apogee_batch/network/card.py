@@ -3,14 +3,19 @@
 from pathlib import Path
 
 from apogee_batch.files import write_text
+from apogee_batch.network.calibration import Calibration
+from apogee_batch.network.error_model import PLACES, ErrorModel
 from apogee_batch.network.header import CheckpointHeader
 from apogee_batch.schema import LABEL_NAMES, LABEL_UNITS
 
 CARD_FILE = "MODEL_CARD.md"
+CALIBRATION_HEADING = "## Calibration"
 PAPER = "Olney et al. 2020, AJ 159, 182"
 
 
-def write_model_card(folder: Path, header: CheckpointHeader, sha256: str) -> None:
+def write_model_card(
+    folder: Path, header: CheckpointHeader, sha256: str, calibrated: tuple[Calibration, str] | None = None
+) -> None:
     """Write the card of a checkpoint into its folder.
 
     Parameters
@@ -19,18 +24,16 @@ def write_model_card(folder: Path, header: CheckpointHeader, sha256: str) -> Non
     header : CheckpointHeader
     sha256 : str
         The model's identity.
+    calibrated : tuple of Calibration and str, optional
+        Its calibration, and the hash of that.
     """
-    write_text(folder / CARD_FILE, render_model_card(header, sha256))
+    write_text(folder / CARD_FILE, render_model_card(header, sha256, calibrated))
 
 
-def render_model_card(header: CheckpointHeader, sha256: str) -> str:
-    """Return the card as Markdown.
-
-    Parameters
-    ----------
-    header : CheckpointHeader
-    sha256 : str
-    """
+def render_model_card(
+    header: CheckpointHeader, sha256: str, calibrated: tuple[Calibration, str] | None = None
+) -> str:
+    """Return the card as Markdown; for the parameters see `write_model_card`."""
     sections = [
         "# Model card",
         "A convolutional network that reads a spectrum of SDSS/APOGEE (apStar, 8575 pixels) and gives log g, "
@@ -45,6 +48,8 @@ def render_model_card(header: CheckpointHeader, sha256: str) -> str:
     ]
     if header.origin == "trained":
         sections += ["## Training", _training(header)]
+    if calibrated is not None:
+        sections += [CALIBRATION_HEADING, _calibration(*calibrated)]
     sections += ["## Limits", _limits(header)]
     return "\n\n".join(sections) + "\n"
 
@@ -90,6 +95,41 @@ def _training(header: CheckpointHeader) -> str:
     }
     settings = "\n".join(f"{name} = {value!r}" for name, value in sorted((header.recipe or {}).items()))
     return f"{_list(facts)}\n\nRecipe:\n\n```\n{settings}\n```"
+
+
+def _calibration(calibration: Calibration, sha256: str) -> str:
+    n_stars = ", ".join(f"{n} {kind}" for kind, n in sorted(calibration.n_stars.items())) or "none"
+    facts: dict[str, object] = {
+        "sha256 of the calibration": sha256,
+        "dev stars": n_stars,
+        "sha256 of their labels": calibration.settings.get("labels_sha256"),
+        "strange spectra": "not told" if calibration.strangeness is None else "flagged",
+        "hull of the training labels": "none" if calibration.hull is None else "known",
+    }
+    lines = [_list(facts), *calibration.notes]
+    if calibration.error_model is not None:
+        lines += [
+            "Errors: total^2 = floor^2 + (scale x sigma)^2 + (at SNR 100 x 100 / SNR)^2, sigma being the "
+            "scatter over the realizations. 68 percent of such stars lie within one total of their label, "
+            "95 percent within as many as the last column says.",
+            _errors(calibration.error_model),
+        ]
+    return "\n\n".join(lines)
+
+
+def _errors(errors: ErrorModel) -> str:
+    floors = " | ".join(f"floor: {place.replace('_', ' ')}" for place in PLACES)
+    lines = [
+        f"| label | unit | {floors} | scale | at SNR 100 | 95 percent |",
+        "|---" * (5 + len(PLACES)) + "|",
+    ]
+    for name, label in zip(LABEL_NAMES, errors.labels, strict=True):
+        floor = " | ".join(f"{each:.3g}" for each in label.floor)
+        lines.append(
+            f"| {name} | {LABEL_UNITS[name]} | {floor} | {label.scale:.3g} | {label.per_snr:.3g} | "
+            f"{label.factor_95:.3g} |"
+        )
+    return "\n".join(lines)
 
 
 def _limits(header: CheckpointHeader) -> str:

@@ -1,8 +1,8 @@
 """Models and the states of a training on disk: safetensors and JSON, hashes checked on reading."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -20,6 +20,7 @@ from apogee_batch.files import (
     write_json,
     write_sealed_json,
 )
+from apogee_batch.network.calibration import Calibration, load_calibration
 from apogee_batch.network.header import FORMAT_VERSION, CheckpointHeader
 from apogee_batch.network.model import SpectrumNet
 from apogee_batch.network.scaling import InputTransform, LabelScaler
@@ -28,7 +29,18 @@ from apogee_batch.network.state import Progress, TrainingState
 MODEL_FILE = "model.safetensors"
 HEADER_FILE = "model.json"
 STATE_FILE = "state.json"
+UNCALIBRATED = "uncalibrated"
 REMEDY = "put a copy of it back, or remove the model's folder and train again"
+
+
+class Identity(NamedTuple):
+    """A model and its calibration, by their hashes: what the numbers of a catalogue depend on."""
+
+    model_sha256: str
+    calibration_sha256: str | None
+
+    def __str__(self) -> str:
+        return f"{self.model_sha256} {self.calibration_sha256 or UNCALIBRATED}"
 
 
 @dataclass(frozen=True)
@@ -42,11 +54,33 @@ class Checkpoint:
     header : CheckpointHeader
     sha256 : str
         Hash of weights and header: the model's identity.
+    calibration : Calibration or None
+        What is known of its errors, if it was calibrated.
+    calibration_sha256 : str or None
+        Hash of that.
     """
 
     model: SpectrumNet
     header: CheckpointHeader
     sha256: str
+    calibration: Calibration | None = None
+    calibration_sha256: str | None = None
+
+    @property
+    def calibrated(self) -> tuple[Calibration, str] | None:
+        """Calibration and hash, if there is one."""
+        if self.calibration is None or self.calibration_sha256 is None:
+            return None
+        return self.calibration, self.calibration_sha256
+
+    def calibrated_by(self, calibration: Calibration, sha256: str) -> "Checkpoint":
+        """Return the same model with a calibration."""
+        return replace(self, calibration=calibration, calibration_sha256=sha256)
+
+    @property
+    def identity(self) -> Identity:
+        """Model and calibration."""
+        return Identity(self.sha256, self.calibration_sha256)
 
     @property
     def scaler(self) -> LabelScaler:
@@ -84,7 +118,7 @@ def save_checkpoint(folder: Path, weights: dict[str, Tensor], header: Checkpoint
     return sha256
 
 
-def load_checkpoint(folder: Path, *, device: str = "cpu") -> Checkpoint:
+def load_checkpoint(folder: Path, *, device: str = "cpu", with_calibration: bool = True) -> Checkpoint:
     """Read a model and check that it is what was written.
 
     Parameters
@@ -93,6 +127,8 @@ def load_checkpoint(folder: Path, *, device: str = "cpu") -> Checkpoint:
         Folder with `model.safetensors` and `model.json`.
     device : str
         Where the model shall lie.
+    with_calibration : bool
+        Whether to read its calibration too, if there is one.
 
     Raises
     ------
@@ -123,7 +159,9 @@ def load_checkpoint(folder: Path, *, device: str = "cpu") -> Checkpoint:
         raise IntegrityError(
             f"{weights_path}: is missing or damaged (its sha256 is not the recorded one); {REMEDY}"
         )
-    return Checkpoint(build_model(load_tensors(weights_path), device=device), header, sha256)
+    calibrated = load_calibration(folder, sha256) if with_calibration else None
+    checkpoint = Checkpoint(build_model(load_tensors(weights_path), device=device), header, sha256)
+    return checkpoint if calibrated is None else checkpoint.calibrated_by(*calibrated)
 
 
 def build_model(weights: dict[str, Tensor], *, device: str = "cpu") -> SpectrumNet:

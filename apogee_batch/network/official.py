@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from apogee_batch.errors import IntegrityError, UsageError
+from apogee_batch.network.calibration import CALIBRATION_FILE, CALIBRATION_TENSORS
+from apogee_batch.network.card import CARD_FILE
 from apogee_batch.network.checkpoint import (
     HEADER_FILE,
     MODEL_FILE,
@@ -21,6 +23,7 @@ from apogee_batch.network.model import SpectrumNet
 from apogee_batch.network.scaling import OFFICIAL_SCALER, InputTransform
 
 MAX_KEYS_NAMED = 6
+OF_CALIBRATION = (CALIBRATION_FILE, CALIBRATION_TENSORS, CARD_FILE, "logs")  # made of an import later
 
 
 def import_official(file: Path, folder: Path) -> Checkpoint:
@@ -58,13 +61,13 @@ def _is_imported(folder: Path, weights: dict[str, Tensor], header: CheckpointHea
     if not folder.is_dir():
         raise refusal
     names = {path.name for path in folder.iterdir() if not path.match(".*.partial")}
-    if not names <= {MODEL_FILE, HEADER_FILE}:
+    if not names <= {MODEL_FILE, HEADER_FILE, *OF_CALIBRATION}:
         raise refusal
     try:
         found = load_tensors(folder / MODEL_FILE) if MODEL_FILE in names else weights
         same = found.keys() == weights.keys() and all(found[name].equal(weights[name]) for name in weights)
         if HEADER_FILE in names:  # absent where an import was killed between its two files
-            there = load_checkpoint(folder).header
+            there = load_checkpoint(folder, with_calibration=False).header
             same = same and (there.origin, there.transform) == (header.origin, header.transform)
     except IntegrityError as error:
         raise refusal from error

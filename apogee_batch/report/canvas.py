@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
-from matplotlib.colors import Colormap, ListedColormap
+from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
@@ -19,10 +19,15 @@ from apogee_batch.files import write_bytes
 from apogee_batch.schema import DoubleArray
 
 DPI = 180
+FORMATS: dict[str, dict[str, None]] = {  # with what no file says: dates and versions
+    "png": {"Software": None},
+    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+}
 INK = "#333333"
-BACKGROUND_COLOUR = "#c4c4c4"
 # Okabe & Ito's colours, which people with any colour vision tell apart; the markers differ too.
-TYPE_COLOURS = {"payne": "#0072b2", "mstar": "#d55e00", "yso": "#009e73"}
+TYPE_COLOURS = {"payne": "#0072b2", "mstar": "#d55e00", "yso": "#009e73", "all": "#c4c4c4"}
+DARKEST_COLOURS = {"payne": "#00324f", "mstar": "#6b2f00", "yso": "#004d38", "all": "#6e6e6e"}
+PALEST = 0.35  # of a type's own colour in white: what a cell with one star has
 TYPE_MARKERS = {"payne": "o", "mstar": "^", "yso": "D"}
 TYPE_NAMES = {"payne": "Payne stars", "mstar": "M dwarfs", "yso": "YSOs"}
 AXIS_TITLES = {
@@ -62,7 +67,7 @@ def save_figure(path: Path, width_in: float, height_in: float) -> Iterator[Figur
     Parameters
     ----------
     path : Path
-        The PNG file.
+        The PNG or PDF file, by its suffix.
     width_in, height_in : float
         Size in inches, at `DPI` dots an inch.
     """
@@ -71,13 +76,21 @@ def save_figure(path: Path, width_in: float, height_in: float) -> Iterator[Figur
         FigureCanvasAgg(figure)
         yield figure
         picture = BytesIO()
-        figure.savefig(picture, format="png", dpi=DPI, metadata={"Software": None})
+        kind = path.suffix.removeprefix(".")
+        figure.savefig(picture, format=kind, dpi=DPI, metadata=FORMATS[kind])
         write_bytes(path, picture.getbuffer())
 
 
 def metallicity_colours() -> Colormap:
     """Return viridis without its brightest end, which white paper swallows."""
     return ListedColormap(colormaps["viridis"](np.linspace(0.0, 0.92, 256)), name="metallicity")
+
+
+def density_colours(data_type: str) -> Colormap:
+    """Return colours from few stars to many: a pale one of the type, its own, and a dark one."""
+    own = np.array(to_rgb(TYPE_COLOURS[data_type]))
+    stops = np.array([1 - PALEST * (1 - own), own, to_rgb(DARKEST_COLOURS[data_type])])
+    return LinearSegmentedColormap.from_list(data_type, stops)
 
 
 def find_limits(values: DoubleArray, *, within: tuple[float, float]) -> tuple[float, float]:

@@ -1,23 +1,16 @@
 """How well predictions agree with labels: Tables 2 and 3 of the paper, for any catalogue."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from apogee_batch.report.columns import get_labels, get_predictions, is_equal, is_finite
+from apogee_batch.report.labelled import LabelledStars
+from apogee_batch.report.measures import exact_sum
 from apogee_batch.report.text import Block, lay_out, wrap
-from apogee_batch.schema import (
-    DATA_SETS,
-    DATA_TYPES,
-    LABEL_NAMES,
-    LABEL_UNITS,
-    N_LABELS,
-    BoolArray,
-    DoubleArray,
-)
+from apogee_batch.schema import DATA_SETS, LABEL_NAMES, LABEL_UNITS, N_LABELS, BoolArray
 
 ALL_TYPES = "full"  # the paper's word for payne, mstar and yso together
 ROW_TITLES = {ALL_TYPES: "Full", "payne": "Payne", "mstar": "MStar", "yso": "YSO"}
@@ -145,16 +138,21 @@ class Results:
         return "\n\n".join(parts) + "\n"
 
 
-def results(catalog: pa.Table, *, label_std: Sequence[float]) -> Results:
+def results(stars: LabelledStars, *, label_std: Sequence[float]) -> Results:
     """Compare predictions with labels as Tables 2 and 3 of the paper do.
 
     Parameters
     ----------
-    catalog : Table
-        A catalogue; its predictions are the means of the realizations.
+    stars : LabelledStars
+        The labelled stars of a catalogue; predictions are the means of the realizations.
     label_std : sequence of float, length n_labels
         Standard deviation of the training labels in the order of `LABEL_NAMES`, native units:
         the scaler of the network.
+
+    Returns
+    -------
+    Results
+        The order of the stars does not change a digit.
 
     Raises
     ------
@@ -164,43 +162,42 @@ def results(catalog: pa.Table, *, label_std: Sequence[float]) -> Results:
     std = tuple(float(value) for value in label_std)
     if len(std) != N_LABELS or not all(np.isfinite(value) and value > 0 for value in std):
         raise ValueError(f"label_std must be {N_LABELS} positive numbers, not {std}")
-    labels = get_labels(catalog)
-    residuals = get_predictions(catalog) - labels
-    of_type = {name: is_equal(catalog, "data_type", name) for name in DATA_TYPES}
-    of_type[ALL_TYPES] = np.logical_or.reduce(list(of_type.values()))
-    in_set = {name: is_equal(catalog, "data_set", name) for name in DATA_SETS}
-    return Results(
-        std,
-        tuple(
-            _measure((data_type, data_set), residuals, labels, of_type[data_type] & in_set[data_set], std)
-            for data_type in ROW_TITLES
-            for data_set in DATA_SETS
-        ),
-    )
+    is_complete = stars.is_complete()
+    agreements = []
+    for data_type in ROW_TITLES:
+        for data_set in DATA_SETS:
+            is_member = stars.in_group(None if data_type == ALL_TYPES else data_type, data_set)
+            is_used = is_member & is_complete
+            n_left_out = int(is_member.sum()) - int(is_used.sum())
+            agreements.append(_measure((data_type, data_set), stars, is_used, n_left_out, std))
+    return Results(std, tuple(agreements))
 
 
 def _measure(
     group: tuple[str, str],
-    residuals: DoubleArray,
-    labels: DoubleArray,
-    is_member: BoolArray,
+    stars: LabelledStars,
+    is_used: BoolArray,
+    n_left_out: int,
     label_std: tuple[float, ...],
 ) -> Agreement:
-    """Measure one group of stars; arrays of shape (n_stars, n_labels), members (n_stars,)."""
-    is_used = is_member & is_finite(residuals)
+    """Measure the stars of one group that have all numbers; `is_used` has the shape (n_stars,)."""
     n_stars = int(is_used.sum())
-    n_left_out = int(is_member.sum()) - n_stars
     if n_stars == 0:
         return Agreement(*group, 0, n_left_out, None, {}, {})
-    square = residuals[is_used] ** 2
-    rms = np.sqrt(square.mean(axis=0)).tolist()
-    spread = labels[is_used].std(axis=0).tolist()
+    mean_square, spread = [], []
+    for predicted, given in zip(stars.predictions, stars.labels, strict=True):
+        labels = given[is_used].astype(np.float64)
+        residuals = predicted[is_used] - labels
+        mean_square.append(exact_sum(np.square(residuals)) / n_stars)
+        mean = exact_sum(labels) / n_stars
+        spread.append(math.sqrt(exact_sum(np.square(labels - mean)) / n_stars))
+    normalised = [square / std**2 for square, std in zip(mean_square, label_std, strict=True)]
     return Agreement(
         *group,
         n_stars,
         n_left_out,
-        mse=float((square / np.square(label_std)).mean()),
-        rms=dict(zip(LABEL_NAMES, rms, strict=True)),
+        mse=math.fsum(normalised) / N_LABELS,
+        rms=dict(zip(LABEL_NAMES, map(math.sqrt, mean_square), strict=True)),
         label_spread=dict(zip(LABEL_NAMES, spread, strict=True)),
     )
 
@@ -214,8 +211,8 @@ def _mse_text(measured: Results, width: int) -> str:
             tuple(
                 (
                     f"{group.n_stars:,}",
-                    _show(group.mse, MSE_DECIMALS, NOTHING),
-                    _show(group.paper_mse, PAPER_MSE_DECIMALS),
+                    show(group.mse, MSE_DECIMALS, NOTHING),
+                    show(group.paper_mse, PAPER_MSE_DECIMALS),
                 )
                 for group in (measured.get(data_type, data_set) for data_type in ROW_TITLES)
             ),
@@ -234,8 +231,8 @@ def _rms_text(measured: Results, width: int) -> str:
         groups = {data_type: measured.get(data_type, data_set) for data_type in ROW_TITLES}
         cells = tuple(
             (
-                _show(groups[data_type].rms.get(label), LABEL_DECIMALS[label], NOTHING),
-                _show(groups[data_type].paper_rms.get(label), LABEL_DECIMALS[label]),
+                show(groups[data_type].rms.get(label), LABEL_DECIMALS[label], NOTHING),
+                show(groups[data_type].paper_rms.get(label), LABEL_DECIMALS[label]),
             )
             for data_type, label in lines
         )
@@ -260,9 +257,9 @@ def _spread_text(measured: Results, width: int) -> str:
             ratio = rms / spread if rms is not None and spread else None  # one star has no spread
             cells.append(
                 (
-                    _show(rms, LABEL_DECIMALS[label], NOTHING),
-                    _show(spread, LABEL_DECIMALS[label], NOTHING),
-                    _show(ratio, RATIO_DECIMALS, NOTHING),
+                    show(rms, LABEL_DECIMALS[label], NOTHING),
+                    show(spread, LABEL_DECIMALS[label], NOTHING),
+                    show(ratio, RATIO_DECIMALS, NOTHING),
                 )
             )
         blocks.append(Block(LABEL_TITLES[label], ("rms", "spread", "ratio"), tuple(cells)))
@@ -270,8 +267,8 @@ def _spread_text(measured: Results, width: int) -> str:
     return f"{wrap(title, width)}\n\n{lay_out(list(ROW_TITLES.values()), blocks, width)}"
 
 
-def _show(value: float | None, decimals: int, nothing: str = "") -> str:
-    """Return a number with fixed decimals, or `nothing`."""
+def show(value: float | None, decimals: int, nothing: str = "") -> str:
+    """Return a number with fixed decimals, or `nothing` where there is none."""
     return nothing if value is None else f"{value:,.{decimals}f}"
 
 

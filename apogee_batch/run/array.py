@@ -14,14 +14,15 @@ from apogee_batch.errors import ApogeeBatchError, IncompleteRunError, IntegrityE
 from apogee_batch.exits import explain_system_error
 from apogee_batch.files import read_sealed_json, sha256_of_file
 from apogee_batch.inference.engines import EngineChoice
-from apogee_batch.run.catalog_run import inference_ledger
+from apogee_batch.network.checkpoint import Identity
 from apogee_batch.run.config import Device
+from apogee_batch.run.fingerprint import store_fingerprint
 from apogee_batch.run.infer import INPUTS, infer_shard, inference_settings
 from apogee_batch.run.ledger import Ledger, ShardReport, find_damage
 from apogee_batch.run.lock import refuse_if_locked
+from apogee_batch.run.model_of_run import given_model, inference_ledger
 from apogee_batch.run.plan import LOCK_FILE, PLAN_FILE, compare_plans, read_plan, software_versions
 from apogee_batch.run.progress import ProgressView, SilentView
-from apogee_batch.run.train import store_fingerprint
 from apogee_batch.schema import catalog_version
 
 PATHS_FILE = "paths.json"  # beside the plan, and no part of it: a store may move
@@ -88,7 +89,15 @@ def run_shard(
 
 def planned_ledger(run: Path, plan: dict[str, Any]) -> Ledger:
     """Return the ledger of a run that was given its model."""
-    return inference_ledger(run, plan, plan["model"]["given"])
+    return inference_ledger(run, plan, _model_of(plan))
+
+
+def _model_of(plan: dict[str, Any]) -> Identity:
+    """Return the model that a run was begun with."""
+    model = given_model(plan)
+    if model is None:
+        raise UsageError(f"the run was begun without a model; {NEEDS_MODEL}")
+    return model
 
 
 def _run_shard(
@@ -108,7 +117,7 @@ def _run_shard(
     _check_as_planned(run, store, plan)
     progress.say(f"{told} on {_place()}")
     device, engine = computer
-    settings = inference_settings(plan, plan["model"]["given"], device=device, engine=engine)
+    settings = inference_settings(plan, _model_of(plan), device=device, engine=engine)
     try:
         report = infer_shard(str(store), str(run), str(model), settings, shard)
         _commit(run, plan, ledger, report)
@@ -141,7 +150,7 @@ def _read_whole_plan(run: Path) -> dict[str, Any]:
     plan = read_plan(run)
     if plan is None or plan["kind"] != "run-catalog":
         raise UsageError(f"{run}: is no run; plan one with 'apogee-batch run-catalog ... --plan-only'")
-    if "given" not in plan["model"]:
+    if given_model(plan) is None:
         raise UsageError(f"{run}: was begun without a model; {NEEDS_MODEL}")
     return plan
 

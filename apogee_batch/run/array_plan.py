@@ -15,7 +15,6 @@ from apogee_batch.run.array import NEEDS_MODEL, PATHS_FILE, planned_ledger
 from apogee_batch.run.catalog_run import (
     CatalogRun,
     count_bad,
-    load_given_model,
     publish_catalog,
     remove_run_leftovers,
 )
@@ -23,6 +22,7 @@ from apogee_batch.run.config import InferenceSettings, RunConfig
 from apogee_batch.run.infer import INPUTS
 from apogee_batch.run.ledger import ShardReport
 from apogee_batch.run.lock import Lock
+from apogee_batch.run.model_of_run import load_given_model
 from apogee_batch.run.progress import ProgressView
 from apogee_batch.store.tables import STARS, read_table
 

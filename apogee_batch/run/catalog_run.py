@@ -6,15 +6,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from apogee_batch.errors import IntegrityError, UsageError
+from apogee_batch.errors import UsageError
 from apogee_batch.files import remove_leftovers, write_sealed_json, write_table
 from apogee_batch.inference.noise import NOISE_DEFINITION
 from apogee_batch.network.checkpoint import Checkpoint, load_checkpoint
 from apogee_batch.network.recipe import load_recipe
 from apogee_batch.report.tables import Results
 from apogee_batch.run.bad_inputs import REJECTS_SO_FAR, BadInputs, describe_rejects
+from apogee_batch.run.calibrate import notes_on
 from apogee_batch.run.clusters import Workers
 from apogee_batch.run.config import RunConfig
+from apogee_batch.run.fingerprint import store_fingerprint
 from apogee_batch.run.infer import (
     INPUTS,
     PARTS,
@@ -27,12 +29,13 @@ from apogee_batch.run.infer import (
 )
 from apogee_batch.run.ledger import Ledger, ShardReport
 from apogee_batch.run.lock import Lock
+from apogee_batch.run.model_of_run import inference_ledger, load_given_model
 from apogee_batch.run.plan import LEDGER_FOLDER, run_id, set_aside, settle_plan, software_versions
 from apogee_batch.run.progress import ProgressView
 from apogee_batch.run.publish import killed_stars, publish
 from apogee_batch.run.stages import run_shards
 from apogee_batch.run.store_tables import read_some, read_star_rows, require_whole_tables
-from apogee_batch.run.train import plan_training, run_training, store_fingerprint
+from apogee_batch.run.train import plan_training, run_training
 from apogee_batch.schema import catalog_version
 from apogee_batch.store.spectra import open_store
 from apogee_batch.store.tables import REJECTS, STARS
@@ -77,7 +80,8 @@ def plan_run(store: Path, out: Path, model: Path | None, config: RunConfig) -> d
         recipe = load_recipe(config.training.recipe)
         origin: dict[str, Any] = {"trained": plan_training(store, out / MODEL_FOLDER, config, recipe)}
     else:
-        origin = {"given": load_checkpoint(model).sha256}
+        given = load_checkpoint(model)
+        origin = {"given": given.sha256, "calibration": given.calibration_sha256}
     return {
         "kind": "run-catalog",
         "store_sha256": store_fingerprint(store),
@@ -133,6 +137,9 @@ def begin_run(
     if is_forced and (aside := set_aside(out, plan)) is not None:
         progress.say(f"the run that was in {out} is kept in {aside}; delete it when you do not need it")
     settle_plan(out, plan)
+    if model is not None:
+        for note in notes_on(load_given_model(model, plan).calibration, config.inference):
+            progress.say(note)
     if not are_others_writing:
         remove_run_leftovers(out)
     copy_inputs(store, out, plan["inputs_sha256"])
@@ -201,7 +208,7 @@ def infer_catalog(
         The model, and its folder.
     """
     checkpoint, folder = model
-    ledger = inference_ledger(out, plan, checkpoint.sha256)
+    ledger = inference_ledger(out, plan, checkpoint.identity)
     done = ledger.done()
     for problem in ledger.problems(done):
         progress.say(f"WARNING: {problem}; its shard is done again")
@@ -210,7 +217,7 @@ def infer_catalog(
     todo = {shard: sizes[shard] for shard in plan["shards"] if shard not in done}
     progress.start("infer", len(stars), "stars", done=sum(report.n_inputs for report in done.values()))
     settings = inference_settings(
-        plan, checkpoint.sha256, device=config.cluster.device, engine=config.inference.engine
+        plan, checkpoint.identity, device=config.cluster.device, engine=config.inference.engine
     )
     task = partial(infer_shard, str(store), str(out), str(folder), settings)
     bad = count_bad(out, ledger, done, len(stars), config)
@@ -228,11 +235,11 @@ def publish_catalog(
 ) -> CatalogRun:
     """Write the catalogue of a run whose shards are all done; see `run_catalog`."""
     lock.check()
-    reports = inference_ledger(out, plan, checkpoint.sha256).done()
+    reports = inference_ledger(out, plan, checkpoint.identity).done()
     devices = sorted({str(report.extra["device"]) for report in reports.values()})
     if len(devices) > 1:
         progress.say(f"WARNING: computed on {' and '.join(devices)}; bytes are equal on one kind only")
-    made_by = (checkpoint.sha256, checkpoint.header)
+    made_by = (checkpoint.identity, checkpoint.header)
     published = publish(out, reports, plan=plan, model=made_by, devices=devices)
     (out / REJECTS_SO_FAR).unlink(missing_ok=True)
     return CatalogRun(out, run_id(plan), published.n_stars, published.n_rejects, published.results)
@@ -268,11 +275,6 @@ def remove_run_leftovers(out: Path) -> int:
     return sum(remove_leftovers(out / name) for name in names if (out / name).is_dir())
 
 
-def inference_ledger(out: Path, plan: dict[str, Any], model_sha256: str) -> Ledger:
-    """Return the ledger of a run's parts; parts made with another model do not count."""
-    return Ledger(out / LEDGER_FOLDER, out, f"{run_id(plan)} {model_sha256}")
-
-
 def _get_model(
     store: Path,
     out: Path,
@@ -288,11 +290,3 @@ def _get_model(
         folder, planned = out / MODEL_FOLDER, plan["model"]["trained"]
         return run_training(store, folder, config, workers, progress, lock=lock, planned=planned), folder
     return load_given_model(model, plan), model.resolve()
-
-
-def load_given_model(model: Path, plan: dict[str, Any]) -> Checkpoint:
-    """Load the model that a run was begun with."""
-    checkpoint = load_checkpoint(model)
-    if checkpoint.sha256 != plan["model"]["given"]:
-        raise IntegrityError(f"{model}: changed while the run began; put it back, or begin a new run")
-    return checkpoint

@@ -6,9 +6,14 @@ from typing import Any
 
 from apogee_batch.errors import IntegrityError, UsageError
 from apogee_batch.inference.choose import choose_engine
+from apogee_batch.labels.columns import parse_column_map
+from apogee_batch.network.card import CARD_FILE
+from apogee_batch.network.checkpoint import load_checkpoint
 from apogee_batch.network.official import import_official
 from apogee_batch.run.array_plan import finalise, plan_array, require_model
 from apogee_batch.run.attach import attach_tables
+from apogee_batch.run.calibrate import run_calibration
+from apogee_batch.run.calibrate_task import require_dev_stars
 from apogee_batch.run.catalog_run import CatalogRun, begin_run, run_catalog
 from apogee_batch.run.clusters import open_workers
 from apogee_batch.run.config import ORDINARY, QUEUE_KINDS, ClusterSettings, Going, RunConfig
@@ -19,7 +24,7 @@ from apogee_batch.run.ingest_command import ingest
 from apogee_batch.run.ingest_plan import require_finished_ingest, store_lock
 from apogee_batch.run.lock import Lock, hold_lock
 from apogee_batch.run.logs import log_to_folder
-from apogee_batch.run.plan import LOCK_FILE
+from apogee_batch.run.plan import LOCK_FILE, read_plan
 from apogee_batch.run.progress import ProgressView
 from apogee_batch.run.train import begin_training, run_training
 from apogee_batch.store.tables import read_labels
@@ -27,11 +32,11 @@ from apogee_batch.store.tables import read_labels
 __all__ = [
     "Going",
     "attach",
+    "calibrate",
     "describe_catalog",
     "import_model",
     "ingest",
     "make_catalog",
-    "parse_column_map",
     "train",
 ]
 
@@ -81,23 +86,6 @@ def _count_labels(store: Path) -> int | None:
     return None if labels is None else len(labels)
 
 
-def parse_column_map(pairs: Sequence[str]) -> dict[str, str]:
-    """Read `ours=theirs` pairs of column names.
-
-    Raises
-    ------
-    UsageError
-        If a pair has another form.
-    """
-    named = {}
-    for pair in pairs:
-        ours, equals, theirs = pair.partition("=")
-        if not (ours and equals and theirs):
-            raise UsageError(f"--map {pair}: write it as OURS=THEIRS, for example --map teff=TEFF")
-        named[ours] = theirs
-    return named
-
-
 def train(
     store: Path, out: Path, *, config: RunConfig, progress: ProgressView, going: Going = ORDINARY
 ) -> list[str]:
@@ -131,6 +119,35 @@ def _for_training(cluster: ClusterSettings, n_ranks: int) -> ClusterSettings:
     if cluster.kind == "local":
         return cluster.model_copy(update={"workers": n_ranks})
     return cluster.model_copy(update={"workers": max(cluster.workers or 1, n_ranks)})
+
+
+def calibrate(
+    model: Path, store: Path, *, config: RunConfig, progress: ProgressView, going: Going = ORDINARY
+) -> list[str]:
+    """Calibrate a model there is with the labels of a store."""
+    store, model = store.absolute(), model.absolute()
+    require_finished_ingest(store)
+    checkpoint = load_checkpoint(model, with_calibration=False)
+    around = read_plan(model.parent)
+    if around is not None and around["kind"] == "run-catalog":
+        raise UsageError(
+            f"{model}: is the model of a run, which calibrates it itself; copy the folder, and calibrate that"
+        )
+    require_dev_stars(store)  # told before a worker is started, and before an older calibration goes
+    logs = model / "logs"
+    with (
+        hold_lock(model / LOCK_FILE, model, break_lock=going.break_lock) as lock,
+        log_to_folder(logs),
+        open_workers(
+            _for_training(config.cluster, 1), logs=logs, role="gpu", folders=(store, model), progress=progress
+        ) as workers,
+    ):
+        calibrated = run_calibration(store, model, config, workers, progress, lock=lock)
+    name = (calibrated.calibration_sha256 or "")[:16]
+    return [
+        f"{model}: calibration {name} of model {checkpoint.sha256[:16]}, described in {CARD_FILE}",
+        f"use it with: apogee-batch run-catalog {store} --model {model} --out RUN",
+    ]
 
 
 def make_catalog(
@@ -221,7 +238,7 @@ def describe_catalog(finished: CatalogRun) -> list[str]:
         "",
         f"catalogue: {folder / 'catalog' / 'catalog.parquet'} ({finished.n_stars} stars; FITS beside it)",
         f"rejects:   {folder / 'rejects.parquet'} ({finished.n_rejects})",
-        f"report:    {folder / 'report'} (results.txt, kiel.png, labels.png)",
+        f"report:    {folder / 'report'} (results.txt, validation.txt, kiel.png, labels.png)",
     ]
 
 

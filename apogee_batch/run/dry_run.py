@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+from apogee_batch.errors import IntegrityError
 from apogee_batch.network.checkpoint import load_checkpoint
-from apogee_batch.run.catalog_run import MODEL_FOLDER, inference_ledger, plan_run
+from apogee_batch.run.catalog_run import MODEL_FOLDER, plan_run
 from apogee_batch.run.config import RunConfig
 from apogee_batch.run.ingest_plan import IngestPlan
 from apogee_batch.run.ingest_tables import ingest_ledger
+from apogee_batch.run.model_of_run import inference_ledger
 from apogee_batch.run.plan import read_plan
 from apogee_batch.run.train import is_trained
 from apogee_batch.run.train_task import MAX_BYTES_IN_MEMORY
@@ -16,12 +18,12 @@ from apogee_batch.survey.pixels import N_PIXELS
 
 BYTES_PER_VALUE = 4
 GIB = 1 << 30
-# Peaks (ru_maxrss) in GiB of a local Dask worker that did one shard, whose spectra compress to 79 %: ingest
-# of 1024, 2048 and 4096 stars 0.47, 0.75, 1.29; inference of 1024 and 4096 stars with 100 realizations 0.64
-# and 0.91, of 1024 stars with 2000 realizations 0.89. The constants are bounds; beside each what was seen.
+# Peaks (ru_maxrss) in GiB of a local Dask worker: ingest of shards of 1024 and 4096 simulated stars 0.37 and
+# 0.84; inference of 1024 and 4096 stars, whose spectra compress to 79 %, with 100 realizations 0.64 and 0.91,
+# of 1024 stars with 2000 realizations 0.89. The constants are bounds; beside each what was seen.
 PROCESS_GIB = 0.6  # Python with torch and Dask: 0.33
 FORWARD_GIB = 0.3  # activations of one forward pass on a CPU, and what the allocator keeps: 0.2
-INGEST_ARRAYS = 9  # flux, err and mask as read, stacked, and filled or compressed: 8.3 arrays of float32
+INGEST_ARRAYS = 6  # flux, err and mask, stacked, and one of them filled or compressed: 4.8 arrays of float32
 INFERENCE_ARRAYS = 6  # flux, err, and one of them in zarr's hands, compressed and not: 3.4
 REALIZATION_ARRAYS = 5  # copies of one star on their way to the network: 4
 PART_BYTES_PER_STAR = 200
@@ -53,7 +55,7 @@ def describe_ingest(store: Path, plan: IngestPlan) -> list[str]:
         f"would ingest {len(plan.inputs)} files ({n_bytes / GIB:.3f} GiB) into {store}",
         f"spectra: {n_stars}, at most {raw_gib:.3f} GiB before compression",
         f"shards: {len(plan.shards)} of {plan.shard_stars} stars, {len(done)} done already",
-        f"files written: {len(plan.shards) * (len(STAR_ARRAYS) + 3) + 12}",
+        f"files written: {len(plan.shards) * len(STAR_ARRAYS) + 14}",
         f"memory per worker: at most about {memory:.1f} GiB",
     ]
 
@@ -87,7 +89,11 @@ def _n_done(out: Path, plan: dict[str, object], model: Path | None) -> int:
     folder = out / MODEL_FOLDER if model is None else model
     if model is None and not is_trained(folder):
         return 0
-    return len(inference_ledger(out, plan, load_checkpoint(folder).sha256).done(check_bytes=False))
+    try:
+        used = load_checkpoint(folder).identity
+    except IntegrityError:  # mended by the run: its calibration is made again
+        return 0
+    return len(inference_ledger(out, plan, used).done(check_bytes=False))
 
 
 def _describe_training(store: Path, folder: Path, config: RunConfig) -> str:

@@ -3,17 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+from apogee_batch.run.array import planned_ledger
 from apogee_batch.run.catalog_run import (
     CatalogRun,
     count_bad,
-    inference_ledger,
-    load_given_model,
     publish_catalog,
 )
 from apogee_batch.run.clusters import default_workers
 from apogee_batch.run.config import ClusterSettings, RunConfig
 from apogee_batch.run.infer import INPUTS
 from apogee_batch.run.lock import Lock
+from apogee_batch.run.model_of_run import inference_ledger, load_given_model
 from apogee_batch.run.progress import ProgressView
 from apogee_batch.run.store_tables import count_rows
 from apogee_batch.store.tables import STARS
@@ -47,7 +47,7 @@ def publish_if_done(
     if count_left(out, plan):
         return None
     checkpoint = load_given_model(model, plan)
-    ledger = inference_ledger(out, plan, checkpoint.sha256)
+    ledger = inference_ledger(out, plan, checkpoint.identity)
     n_stars = count_rows(out / INPUTS / f"{STARS}.parquet")
     count_bad(out, ledger, ledger.done(check_bytes=False), n_stars, config)
     progress.start("infer", n_stars, "stars", done=n_stars)
@@ -57,7 +57,7 @@ def publish_if_done(
 
 def count_left(out: Path, plan: dict[str, Any]) -> int:
     """Return how many shards of a run that was given its model are to be done."""
-    done = inference_ledger(out, plan, plan["model"]["given"]).done()
+    done = planned_ledger(out, plan).done()
     return sum(shard not in done for shard in plan["shards"])
 
 

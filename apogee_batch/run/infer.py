@@ -1,48 +1,35 @@
 """The inference stage: one shard of the store in, one part of the catalogue out."""
 
-import copy
 import socket
-import threading
 import time
 from collections.abc import Sequence
-from contextlib import closing
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
-from apogee_batch.catalog.parts import build_part, write_part
+from apogee_batch.catalog.parts import UNJUDGED, Judgement, build_part, write_part
 from apogee_batch.errors import IntegrityError
 from apogee_batch.files import sha256_of_file, write_bytes
-from apogee_batch.inference.choose import EngineOffer, choose_engine, make_engine
-from apogee_batch.inference.engines import Engine, EngineChoice, StarBatch
-from apogee_batch.inference.estimates import LabelEstimates, estimate_batch, prepare_stars
-from apogee_batch.inference.gate import check_engine
-from apogee_batch.inference.realizations import ErrCap
-from apogee_batch.inference.torch_engine import TorchEngine
+from apogee_batch.inference.engines import EngineChoice
+from apogee_batch.inference.estimates import LabelEstimates
 from apogee_batch.labels.attach import LABELS_SCHEMA
-from apogee_batch.network.checkpoint import Checkpoint, load_checkpoint
-from apogee_batch.network.memory import keep_freed_memory
+from apogee_batch.network.calibration import Calibration
+from apogee_batch.network.checkpoint import Identity
 from apogee_batch.run.config import Device
-from apogee_batch.run.devices import choose_device, describe_computer
+from apogee_batch.run.estimate import estimate_rows, load_network
 from apogee_batch.run.ingest_tables import check_spectra
 from apogee_batch.run.ledger import ShardReport, relative_digest
-from apogee_batch.run.read_ahead import read_ahead
 from apogee_batch.run.store_tables import read_rows
-from apogee_batch.store.spectra import SpectrumBatch, StoreInfo, open_store
+from apogee_batch.schema import DoubleArray, FloatArray
+from apogee_batch.store.spectra import StoreInfo, open_store
 from apogee_batch.store.tables import LABELS, REJECTS, STARS, table_path
 
 PARTS = "parts"
 INPUTS = "inputs"
 STAGING = "staging"
-N_TRIED = 8
-READ_STARS = 256  # a multiple of the chunks that stores are made of
 KILLED = "killed"  # names of the stars that were left out, in a shard's report
-
-_one_at_a_time = threading.Lock()  # an engine's memory serves one call; tasks of one process may be threads
 
 
 def shard_sizes(stars: pa.Table, shard_stars: int) -> dict[int, int]:
@@ -95,11 +82,11 @@ def part_path(run: Path, shard: int) -> Path:
 
 
 def inference_settings(
-    plan: dict[str, Any], model_sha256: str, *, device: Device, engine: EngineChoice
+    plan: dict[str, Any], model: Identity, *, device: Device, engine: EngineChoice
 ) -> dict[str, Any]:
     """Return what the task of a shard is told beside paths."""
     planned = {key: plan[key] for key in ("realizations", "seed", "err_cap", "precision")}
-    return planned | {"model_sha256": model_sha256, "device": device, "engine": engine}
+    return planned | model._asdict() | {"device": device, "engine": engine}
 
 
 def infer_shard(
@@ -119,7 +106,8 @@ def infer_shard(
     store, run, model : str
         Paths of the store, the run and the model's folder.
     settings : dict
-        `model_sha256`, `realizations`, `seed`, `err_cap`, `precision`, `device` and `engine`.
+        `model_sha256`, `calibration_sha256` (None for a model without), `realizations`, `seed`, `err_cap`,
+        `precision`, `device` and `engine`.
     shard : int
         The shard.
     excluded : sequence of int
@@ -133,18 +121,16 @@ def infer_shard(
         If the spectra are not what was ingested.
     """
     started = time.monotonic()
-    keep_freed_memory()
-    torch.set_num_threads(1)  # one process a core; and sums do not change with the machine's cores
-    device = choose_device(settings["device"])
-    offer = choose_engine(settings["engine"], settings["precision"], device)
-    checkpoint, engine = _load_engine(model, settings["model_sha256"], offer, settings["realizations"])
+    network = load_network(Path(model), settings)
     info = open_store(Path(store))
     check_spectra(info, shard, ("flux/", "err/"))
     planned = _stars_of_shard(info, Path(run), shard)
     left_out = set(excluded)
     wanted = [i for i in (range(len(planned)) if only is None else only) if i not in left_out]
     stars = planned.take(pa.array(wanted, pa.int64()))
-    estimates = _estimate(engine, info, stars, settings, pinned=device == "cuda")
+    calibration = network.checkpoint.calibration
+    wants_features = calibration is not None and calibration.strangeness is not None
+    estimates, features = estimate_rows(network, info, stars, settings, with_features=wants_features)
     part = build_part(
         stars,
         mean=estimates.mean,
@@ -152,7 +138,8 @@ def infer_shard(
         clean=estimates.clean,
         n_realizations=settings["realizations"],
         labels=_labels_of_shard(info, Path(run), shard),
-        label_range=checkpoint.header.label_range,
+        label_range=network.checkpoint.header.label_range,
+        judgement=judge(calibration, estimates, stars["snr"].to_numpy().astype(np.float64), features),
     )
     base, files = Path(run), []
     if only is None:
@@ -166,48 +153,37 @@ def infer_shard(
         seconds=time.monotonic() - started,
         host=socket.gethostname(),
         extra={
-            "device": describe_computer(engine, device),
+            "device": network.describe(),
             KILLED: [planned["apstar_id"][place].as_py() for place in excluded],
         },
     )
 
 
-def _estimate(
-    engine: Engine, info: StoreInfo, stars: pa.Table, settings: dict[str, Any], *, pinned: bool
-) -> LabelEstimates:
-    """Estimate the labels of some rows of the store, reading the next ones meanwhile."""
-    names = dict(zip(stars["row"].to_pylist(), stars["apstar_id"].to_pylist(), strict=True))
+def judge(
+    calibration: Calibration | None, estimates: LabelEstimates, snr: DoubleArray, features: FloatArray
+) -> Judgement:
+    """Say what a model's calibration has to say of estimates.
 
-    def prepare(batch: SpectrumBatch) -> StarBatch:
-        keys = [names[row] for row in batch.row.tolist()]
-        seed, cap = settings["seed"], ErrCap(settings["err_cap"])
-        return prepare_stars(keys, batch.flux, batch.err, run_seed=seed, cap=cap)
-
-    n_stars = -(-engine.stars_per_call // READ_STARS) * READ_STARS
-    rows = stars["row"].to_numpy()
-    batches = read_ahead(info, rows, n_stars, pinned=pinned, prepare=prepare)
-    with _one_at_a_time, closing(batches):
-        return LabelEstimates.joined(
-            [estimate_batch(engine, batch, settings["realizations"]) for batch in batches]
-        )
-
-
-@lru_cache(maxsize=1)
-def _load_engine(
-    model: str, sha256: str, offer: EngineOffer, n_realizations: int
-) -> tuple[Checkpoint, Engine]:
-    """Load the model once a process, if it is the planned one and the engine computes it rightly here."""
-    checkpoint = load_checkpoint(Path(model))
-    if checkpoint.sha256 != sha256:
-        raise IntegrityError(f"{model}: the model changed while the run was going on; begin a new run")
-    others = (checkpoint.transform, checkpoint.scaler)
-    engine = make_engine(offer, checkpoint.model, *others)
-    if offer.name != "torch":
-        on_cpu = copy.deepcopy(checkpoint.model).to("cpu")
-        # An engine on a GPU is compiled for a number of realizations: it is tried with the one it will have.
-        n_tried = n_realizations if offer.device == "cuda" else N_TRIED
-        check_engine(engine, TorchEngine(on_cpu, *others), n_realizations=n_tried)
-    return checkpoint, engine
+    Parameters
+    ----------
+    calibration : Calibration or None
+    estimates : LabelEstimates
+    snr : ndarray of float64, shape (n_stars,)
+        NaN where it is not known.
+    features : ndarray of float32, shape (n_stars, n_features)
+        Of the clean spectra; not looked at where the calibration has no use for them.
+    """
+    if calibration is None:
+        return UNJUDGED
+    errors, strangeness, hull = calibration.error_model, calibration.strangeness, calibration.hull
+    score = None if strangeness is None else strangeness.score(features, snr)
+    as_published = estimates.mean.astype(np.float32).astype(np.float64)  # a flag follows from its row
+    return Judgement(
+        total=None if errors is None else errors.total(estimates.std, snr, estimates.mean),
+        strangeness=score,
+        is_strange=None if strangeness is None or score is None else strangeness.is_strange(score),
+        is_outside=None if hull is None else ~hull.contains(as_published),
+    )
 
 
 def _stars_of_shard(info: StoreInfo, run: Path, shard: int) -> pa.Table:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from apogee_batch.catalog.export import write_fits, write_parquet
-from apogee_batch.catalog.merge import merge_parts, read_columns
+from apogee_batch.catalog.merge import merge_parts, read_pieces
 from apogee_batch.catalog.rows import CatalogRows
 from apogee_batch.errors import IntegrityError, RejectReason
 from apogee_batch.files import (
@@ -23,8 +23,12 @@ from apogee_batch.files import (
     write_table,
     write_text,
 )
+from apogee_batch.network.checkpoint import Identity
 from apogee_batch.network.header import CheckpointHeader
-from apogee_batch.report.tables import Agreement, Results, results
+from apogee_batch.report.labelled import AGREEMENT_COLUMNS, VALIDATION_COLUMNS, gather_labelled
+from apogee_batch.report.tables import Agreement, Results
+from apogee_batch.report.validation import Origin, Validation, validate
+from apogee_batch.report.validation_text import validation_text
 from apogee_batch.run.infer import INPUTS, KILLED, PARTS, STAGING, part_path
 from apogee_batch.run.ingest_tables import reject_table
 from apogee_batch.run.ledger import ShardReport, WrittenFile, find_damage, relative_digest
@@ -35,9 +39,10 @@ from apogee_batch.store.tables import REJECTS, STARS, read_table
 from apogee_batch.survey.apstar import RejectedSpectrum
 
 MANIFEST_FILE = "manifest.json"
+RESULTS_FILE = "report/results.json"
 TEXT_WIDTH = 110
+VALIDATION_WIDTH = 100
 PARTS_HASH = "parts_sha256"
-COMPARED = (*LABEL_NAMES, *(f"{name}_label" for name in LABEL_NAMES), "data_set", "data_type")
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ def publish(
     reports: Mapping[int, ShardReport],
     *,
     plan: dict[str, Any],
-    model: tuple[str, CheckpointHeader],
+    model: tuple[Identity, CheckpointHeader],
     devices: Sequence[str],
 ) -> Published:
     """Write catalogue, rejects, results and figures of a finished run; the manifest last.
@@ -77,8 +82,8 @@ def publish(
         The shards of the ledger whose parts have the bytes that were recorded.
     plan : dict
         The run's plan.
-    model : tuple of str and CheckpointHeader
-        SHA-256 and header of the model that was used.
+    model : tuple of Identity and CheckpointHeader
+        Hashes of the model and its calibration that were used; the model's header.
     devices : sequence of str
         What the parts were computed on, each kind named once or more.
 
@@ -88,11 +93,11 @@ def publish(
         If a shard or a table is missing or damaged, or the rows of the parts and the stars that ended their
         workers are not the stars of the run.
     """
-    sha256, header = model
+    identity, header = model
     paths = _part_paths(run, reports, plan["shards"])
     made_of = {
         "run_id": run_id(plan),
-        "model_sha256": sha256,
+        **identity._asdict(),
         "devices": sorted(set(devices)),
         PARTS_HASH: hash_of_parts([reports[shard] for shard in plan["shards"]]),
     }
@@ -102,12 +107,13 @@ def publish(
     rows = merge_parts(paths)
     _check_stars(run, paths, rows.summary.n_rows, sum(report.n_rejected for report in reports.values()))
     rejects = [read_table(run / INPUTS / f"{REJECTS}.parquet"), killed_stars(run, list(reports.values()))]
-    metadata = catalog_metadata(run_id(plan), plan, sha256)
+    metadata = catalog_metadata(run_id(plan), plan, identity)
     written = _write_tables(run, rows, pa.concat_tables(rejects), metadata)
-    compared = read_columns(paths, COMPARED)
-    found = results(compared, label_std=header.scaler.std)
-    written += _write_report(run, compared, found)
-    published = Published(rows.summary.n_rows, sum(map(len, rejects)), found)
+    labelled = gather_labelled(read_pieces(paths, VALIDATION_COLUMNS))
+    found = validate(labelled, label_std=header.scaler.std, origin=Origin(run_id(plan), *identity))
+    del labelled  # what the pictures need comes in pieces
+    written += _write_report(run, paths, found)
+    published = Published(rows.summary.n_rows, sum(map(len, rejects)), found.results)
     files = [asdict(relative_digest(file, run)) for file in written]
     counts = {"stars": published.n_stars, "rejects": published.n_rejects}
     write_sealed_json(run / MANIFEST_FILE, made_of | counts | {"files": files})
@@ -133,7 +139,7 @@ def _read_published(run: Path, made_of: Mapping[str, Any]) -> dict[str, Any] | N
 
 def _read_results(run: Path) -> Results:
     """Read the agreement that was published; JSON keeps every digit."""
-    told = read_json(run / "report" / "results.json")
+    told = read_json(run / RESULTS_FILE)
     same = ("data_type", "data_set", "n_stars", "n_left_out", "mse")
     agreements = [
         Agreement(
@@ -185,11 +191,12 @@ def killed_stars(run: Path, reports: Sequence[ShardReport]) -> pa.Table:
     )
 
 
-def catalog_metadata(name: str, plan: dict[str, Any], model_sha256: str) -> dict[str, str]:
+def catalog_metadata(name: str, plan: dict[str, Any], model: Identity) -> dict[str, str]:
     """Return what the catalogue files say of their origin: nothing that changes with time or cluster."""
     return {
         "run_id": name,
-        "model_sha256": model_sha256,
+        "model_sha256": model.model_sha256,
+        "calibration_sha256": model.calibration_sha256 or "none",
         "seed": str(plan["seed"]),
         "n_realizations": str(plan["realizations"]),
         "err_cap": str(plan["err_cap"]),
@@ -212,16 +219,18 @@ def _write_tables(
     ]
 
 
-def _write_report(run: Path, compared: pa.Table, found: Results) -> list[FileDigest]:
-    """Write the tables of agreement and the pictures."""
+def _write_report(run: Path, paths: Sequence[Path], found: Validation) -> list[FileDigest]:
+    """Write the tables of agreement, the validation and the pictures."""
     from apogee_batch.report.figures import kiel_diagram, label_comparison  # half a second of matplotlib
 
     folder = run / "report"
-    pictures = [folder / "kiel.png", folder / "labels.png"]
-    kiel_diagram(compared, pictures[0])
-    label_comparison(compared, pictures[1])
+    pictures = {folder / "kiel.png": kiel_diagram, folder / "labels.png": label_comparison}
+    for path, draw in pictures.items():
+        draw(read_pieces(paths, AGREEMENT_COLUMNS), path)
     return [
-        write_json(folder / "results.json", found.to_json()),
-        write_text(folder / "results.txt", found.to_text(TEXT_WIDTH)),
+        write_json(run / RESULTS_FILE, found.results.to_json()),
+        write_text(folder / "results.txt", found.results.to_text(TEXT_WIDTH)),
+        write_json(folder / "validation.json", found.to_json()),
+        write_text(folder / "validation.txt", validation_text(found, VALIDATION_WIDTH)),
         *(FileDigest(path, path.stat().st_size, sha256_of_file(path)) for path in pictures),
     ]

@@ -5,13 +5,14 @@ from typing import Any
 
 from apogee_batch.errors import IntegrityError, UsageError
 from apogee_batch.files import read_sealed_json
-from apogee_batch.network.checkpoint import load_checkpoint
+from apogee_batch.network.checkpoint import Identity, load_checkpoint
 from apogee_batch.network.metrics import METRICS_FILE, read_metrics
-from apogee_batch.run.catalog_run import MODEL_FOLDER, inference_ledger
+from apogee_batch.run.catalog_run import MODEL_FOLDER
 from apogee_batch.run.ingest_inputs import INPUTS_FILE
 from apogee_batch.run.ingest_mend import read_summary
 from apogee_batch.run.ingest_plan import ingest_folders
 from apogee_batch.run.ledger import Ledger
+from apogee_batch.run.model_of_run import given_model, inference_ledger
 from apogee_batch.run.plan import read_plan, run_id
 from apogee_batch.run.publish import MANIFEST_FILE
 from apogee_batch.run.train import is_trained
@@ -69,12 +70,13 @@ def _ingest_line(store: Path, folder: Path) -> str:
 def _run_status(run: Path, plan: dict[str, Any]) -> list[str]:
     lines = [f"run {run_id(plan)} in {run}"]
     model, stage = run / MODEL_FOLDER, "training"
-    model_sha256 = plan["model"].get("given")
-    if model_sha256 is None:
+    used = given_model(plan)
+    if used is None:
         lines.append(_training_line(model))
-        model_sha256 = load_checkpoint(model).sha256 if is_trained(model) else None
-    if model_sha256 is not None:
-        reports = inference_ledger(run, plan, model_sha256).done(check_bytes=False).values()
+        used, trouble = _identity_of(model) if is_trained(model) else (None, "")
+        lines += [trouble] if trouble else []
+    if used is not None:
+        reports = inference_ledger(run, plan, used).done(check_bytes=False).values()
         n_stars = sum(report.n_stars for report in reports)
         seconds = sum(report.seconds for report in reports)
         rate = f", {n_stars / seconds:.3g} stars/s a worker" if seconds else ""
@@ -91,6 +93,14 @@ def _run_status(run: Path, plan: dict[str, Any]) -> list[str]:
     else:
         lines.append(f"stage: {stage}; not published yet, the same run-catalog command goes on with it")
     return lines
+
+
+def _identity_of(model: Path) -> tuple[Identity | None, str]:
+    """Return which model a run has trained, or a line that tells why that cannot be known."""
+    try:
+        return load_checkpoint(model).identity, ""
+    except IntegrityError as error:
+        return None, f"model: {error}"
 
 
 def _training_line(model: Path) -> str:

@@ -6,64 +6,30 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from apogee_batch.errors import IntegrityError, UsageError
 from apogee_batch.files import remove_leftovers, sha256_of_file
-from apogee_batch.network.card import write_model_card
 from apogee_batch.network.checkpoint import HEADER_FILE, Checkpoint, load_checkpoint
 from apogee_batch.network.metrics import METRICS_FILE, read_metrics
 from apogee_batch.network.recipe import Recipe, load_recipe
 from apogee_batch.run.attempts import run_alone
+from apogee_batch.run.calibrate import run_calibration
 from apogee_batch.run.clusters import SerialExecutor, Workers, available_cores
 from apogee_batch.run.config import QUEUE_KINDS, RunConfig
+from apogee_batch.run.fingerprint import store_fingerprint
 from apogee_batch.run.gang.driver import train_together
-from apogee_batch.run.ingest_inputs import planned_shards
-from apogee_batch.run.ingest_plan import ingest_folders
-from apogee_batch.run.ledger import Ledger
 from apogee_batch.run.lock import Lock
-from apogee_batch.run.plan import compare_plans, read_plan, run_id, set_aside, settle_plan, software_versions
+from apogee_batch.run.plan import compare_plans, read_plan, set_aside, settle_plan, software_versions
 from apogee_batch.run.progress import ProgressView
 from apogee_batch.run.store_tables import require_whole_tables
 from apogee_batch.run.train_task import train_network
-from apogee_batch.store.spectra import STAR_ARRAYS
-from apogee_batch.store.tables import LABELS, STARS, table_path
+from apogee_batch.store.tables import LABELS, table_path
 
 POLL_S = 0.5
 logger = logging.getLogger(__name__)
 ATTACH = "attach labels with 'apogee-batch labels attach STORE --payne TABLE'"
-
-
-def store_fingerprint(store: Path) -> str:
-    """Return a hash of the spectra and of what is known of their stars, from the ledgers of the ingests.
-
-    It does not depend on where the files lay.
-
-    Raises
-    ------
-    IntegrityError
-        If a shard is in no ledger.
-    """
-    digest = sha256()
-    for folder in ingest_folders(store):
-        shards, plan = planned_shards(folder)
-        ledger = Ledger(folder / "ledger", store, run_id(plan))
-        reports = {report.shard: report for report in ledger.entries()}
-        for shard in shards:
-            if shard not in reports:
-                raise IntegrityError(
-                    f"{folder / 'ledger'}: the entry of shard {shard} is missing or damaged; give the "
-                    "'apogee-batch ingest' command again, which restores it"
-                )
-            files = [file for file in reports[shard].files if _is_of_stars(file.path)]
-            digest.update("".join(file.sha256 for file in files).encode())
-    return digest.hexdigest()
-
-
-def _is_of_stars(path: str) -> bool:
-    return f"/parts/{STARS}-" in path or path.startswith(STAR_ARRAYS)
 
 
 def plan_training(store: Path, out: Path, config: RunConfig, recipe: Recipe) -> dict[str, Any]:
@@ -144,7 +110,7 @@ def begin_training(
     if planned is not None and plan != planned:
         differences = "; ".join(compare_plans(planned, plan))
         raise IntegrityError(
-            f"{store}: changed while the run began ({differences}); restore it and give the command again"
+            f"{store}: changed after the run was begun ({differences}); restore it and give the command again"
         )
     if is_forced and (aside := set_aside(out, plan)) is not None:
         logger.warning(
@@ -164,7 +130,7 @@ def run_training(
     lock: Lock,
     planned: dict[str, Any] | None = None,
 ) -> Checkpoint:
-    """Train a network, going on from its last epoch if an earlier attempt stopped.
+    """Train a network, going on from its last epoch if an earlier attempt stopped, and calibrate it.
 
     Parameters
     ----------
@@ -173,9 +139,9 @@ def run_training(
     out : Path
         Folder for the model.
     config : RunConfig
-        Settings `training` and the cluster's device.
+        Settings `training`, those of `inference` for the calibration, and the cluster's device.
     workers : Workers
-        One of them trains, or as many as the settings say.
+        One of them trains, or as many as the settings say; one calibrates.
     progress : ProgressView
         What the user sees.
     lock : Lock
@@ -198,11 +164,10 @@ def run_training(
         progress.say(f"train: {out} is trained already")
     else:
         _train(store, out, plan, config, workers, progress, lock)
-    checkpoint = load_checkpoint(out)
-    write_model_card(out, checkpoint.header, checkpoint.sha256)  # always: an old one may be damaged
-    for warning in checkpoint.header.warnings:
+    for warning in load_checkpoint(out, with_calibration=False).header.warnings:
         progress.say(f"WARNING: {warning}")
-    return checkpoint
+    begin_training(store, out, config, planned=plan)  # other labels may have been attached meanwhile
+    return run_calibration(store, out, config, workers, progress, lock=lock)
 
 
 def _train(

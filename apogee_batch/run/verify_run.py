@@ -1,7 +1,5 @@
 """Whether everything in a run's folder, or a model's, is as it was written."""
 
-import json
-import re
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -9,34 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from apogee_batch import __version__
-from apogee_batch.errors import IntegrityError
-from apogee_batch.network.card import CARD_FILE, render_model_card
-from apogee_batch.network.checkpoint import (
-    HEADER_FILE,
-    MODEL_FILE,
-    STATE_FILE,
-    Checkpoint,
-    load_checkpoint,
-    load_state,
-)
-from apogee_batch.network.metrics import METRICS_FILE
+from apogee_batch.network.calibration import CALIBRATION_FILE
+from apogee_batch.network.checkpoint import Identity
 from apogee_batch.run.array import PATHS_FILE, PLAN_AGAIN
-from apogee_batch.run.catalog_run import MODEL_FOLDER, SETTINGS_FILE, inference_ledger
+from apogee_batch.run.catalog_run import MODEL_FOLDER, SETTINGS_FILE
 from apogee_batch.run.config import RunConfig
-from apogee_batch.run.damage import MISSING, Damage, Findings, describe_problem, is_leftover
+from apogee_batch.run.damage import MISSING, Damage, Findings, is_leftover
 from apogee_batch.run.infer import INPUTS, PARTS, part_path
 from apogee_batch.run.ledger import ShardReport, WrittenFile
+from apogee_batch.run.model_of_run import given_model, inference_ledger
 from apogee_batch.run.plan import LEDGER_FOLDER, PLAN_FILE, read_plan, run_id
 from apogee_batch.run.publish import MANIFEST_FILE
 from apogee_batch.run.store_tables import count_rows, each_name
+from apogee_batch.run.verify_model import TRAIN_AGAIN, examine_model
 from apogee_batch.store.tables import REJECTS, STARS
 
 RUN_AGAIN = "give the same 'apogee-batch run-catalog' command again"
-TRAIN_AGAIN = "give the same 'apogee-batch train' or 'run-catalog' command again"
-TRAIN_ANEW = "put a copy of it back, or remove the model's folder and train again"
-GO_ON_UNSAVED = f"remove {STATE_FILE} and give the command again, to train from the start"
-ONLY_TOLD = "the model is whole without it, and nothing writes it again: delete it"
 
 
 def verify_run(run: Path) -> list[Damage]:
@@ -63,7 +49,7 @@ def examine_run(run: Path) -> Findings:
     plan = found.attempt(lambda: read_plan(run), run / PLAN_FILE, remedy)
     is_model = plan["kind"] == "train" if plan is not None else not is_run
     if is_model:
-        _examine_model(run, found, plan=plan)
+        examine_model(run, found, plan=plan)
     elif plan is None:
         if not found.damages:
             found.add(run / PLAN_FILE, MISSING, remedy)
@@ -71,78 +57,6 @@ def examine_run(run: Path) -> Findings:
     else:
         _examine_planned(run, plan, found)
     return found
-
-
-def _examine_model(folder: Path, found: Findings, *, plan: dict[str, Any] | None) -> Checkpoint | None:
-    """Look at the files of a model, trained, in training or imported; return the model if it is whole."""
-    n_before = len(found.damages)
-    checkpoint = _load_model(folder, found)
-    is_imported = checkpoint is not None and checkpoint.header.origin != "trained"
-    is_told = any(damage.path == folder / PLAN_FILE for damage in found.damages)
-    is_trained_here = any((folder / name).is_file() for name in (METRICS_FILE, STATE_FILE))
-    if plan is None and not is_told and is_trained_here:
-        found.add(folder / PLAN_FILE, MISSING, TRAIN_AGAIN)
-    if (folder / STATE_FILE).is_file():
-        found.attempt(lambda: load_state(folder), folder / STATE_FILE, GO_ON_UNSAVED)
-    if checkpoint is not None:
-        _examine_card(folder, checkpoint, found)
-    elif len(found.damages) == n_before:
-        found.notes.append(f"{folder}: the training has not finished; {TRAIN_AGAIN}")
-    if not is_imported and (checkpoint is not None or (folder / METRICS_FILE).is_file()):
-        problem = _find_metrics_damage(folder / METRICS_FILE, is_finished=checkpoint is not None)
-        if problem == MISSING and checkpoint is not None:
-            found.notes.append(f"{folder / METRICS_FILE}: {MISSING}; the model is whole without it")
-        elif problem is not None:
-            found.add(folder / METRICS_FILE, problem, ONLY_TOLD)
-    return checkpoint
-
-
-def _load_model(folder: Path, found: Findings) -> Checkpoint | None:
-    """Load a model; say which of its files is damaged."""
-    header, weights = folder / HEADER_FILE, folder / MODEL_FILE
-    if not header.is_file():
-        is_lost = weights.is_file() and not (folder / STATE_FILE).is_file()
-        if is_lost:  # the state of a training goes only when the model is complete
-            found.add(header, MISSING, TRAIN_ANEW)
-        return None
-    checkpoint = None
-    try:
-        checkpoint = load_checkpoint(folder)
-    except IntegrityError as error:
-        path = weights if str(error).startswith(str(weights)) else header
-        found.add(path, describe_problem(error, path), TRAIN_ANEW)
-    found.n_files += 2
-    found.n_bytes += sum(path.stat().st_size for path in (header, weights) if path.is_file())
-    return checkpoint
-
-
-def _examine_card(folder: Path, checkpoint: Checkpoint, found: Findings) -> None:
-    """Compare the card with the model; another version of the program may word it otherwise."""
-    path, header = folder / CARD_FILE, checkpoint.header
-    if not path.is_file():
-        found.add(path, MISSING, TRAIN_AGAIN)
-    elif header.versions.get("apogee_batch") == __version__ and _words(path.read_bytes()) != _words(
-        render_model_card(header, checkpoint.sha256).encode()
-    ):
-        found.add(path, "does not describe the model", TRAIN_AGAIN)
-
-
-def _words(content: bytes) -> list[bytes]:
-    """Return the words of a text in alphabetical order: facts may stand in any."""
-    return sorted(re.split(rb"[\s,()]+", content))
-
-
-def _find_metrics_damage(path: Path, *, is_finished: bool) -> str | None:
-    """Say what is wrong with the metrics; a torn last line is none while the training goes on."""
-    if not path.is_file():
-        return MISSING
-    lines = path.read_bytes().splitlines()
-    try:
-        epochs = [json.loads(line)["epoch"] for line in (lines if is_finished else lines[:-1])]
-    except (ValueError, KeyError, TypeError):
-        return "holds a line that is no epoch"
-    is_whole = epochs == list(range(1, len(epochs) + 1)) and (epochs or not is_finished)
-    return None if is_whole else "does not hold every epoch"
 
 
 def _examine_planned(run: Path, plan: dict[str, Any], found: Findings) -> None:
@@ -155,14 +69,14 @@ def _examine_planned(run: Path, plan: dict[str, Any], found: Findings) -> None:
     _examine_settings(run, found)
     if (run / PATHS_FILE).is_file():
         found.read_sealed(run / PATHS_FILE, PLAN_AGAIN)
-    sha256 = _examine_model_of_run(run, plan, found) or (manifest or {}).get("model_sha256")
+    model = _examine_model_of_run(run, plan, found, manifest)
     reports = None
-    if sha256 is not None:
-        reports = _examine_parts(run, plan, str(sha256), found, is_published=is_published)
+    if model is not None:
+        reports = _examine_parts(run, plan, model, found, is_published=is_published)
     if not is_published:
         found.notes.append(f"{run}: not finished (no {MANIFEST_FILE}); {RUN_AGAIN}, which goes on with it")
     elif manifest is not None:
-        _examine_published(run, run_id(plan), sha256, manifest, found)
+        _examine_published(run, run_id(plan), model, manifest, found)
         if reports is not None and not found.damages:
             _examine_rows(run, reports, manifest, found)
 
@@ -194,26 +108,43 @@ def _examine_settings(run: Path, found: Findings) -> None:
             found.add(path, "holds no settings of this version", RUN_AGAIN)
 
 
-def _examine_model_of_run(run: Path, plan: dict[str, Any], found: Findings) -> str | None:
-    """Look at the model that a run trained; return the hash of the model that it uses, if it is known."""
-    if "given" in plan["model"]:
-        return str(plan["model"]["given"])
-    folder = run / MODEL_FOLDER
+def _examine_model_of_run(
+    run: Path, plan: dict[str, Any], found: Findings, manifest: dict[str, Any] | None
+) -> Identity | None:
+    """Look at the model that a run trained; return the model that it uses, if it is known."""
+    if (given := given_model(plan)) is not None:
+        return given
+    folder, published = run / MODEL_FOLDER, _published_model(manifest)
     if not folder.is_dir() or not any(path for path in folder.iterdir() if not is_leftover(path)):
-        return None
+        return published
     own = found.attempt(lambda: read_plan(folder), folder / PLAN_FILE, RUN_AGAIN)
     if own is not None and own != plan["model"]["trained"]:
         found.add(folder / PLAN_FILE, "is not the training that the run has planned", RUN_AGAIN)
-    checkpoint = _examine_model(folder, found, plan=own)
-    return None if checkpoint is None else checkpoint.sha256
+    checkpoint = examine_model(folder, found, plan=own)
+    if checkpoint is None:
+        return published
+    if published is not None and checkpoint.sha256 == published.model_sha256:
+        calibration = folder / CALIBRATION_FILE
+        if published.calibration_sha256 is not None and not calibration.is_file():
+            found.add(calibration, MISSING, RUN_AGAIN)
+        if checkpoint.calibration is None:  # missing or damaged, which is told
+            return published
+    return checkpoint.identity
+
+
+def _published_model(manifest: dict[str, Any] | None) -> Identity | None:
+    """Return the model that a catalogue was made with, as its manifest tells."""
+    if manifest is None or "model_sha256" not in manifest:
+        return None
+    return Identity(str(manifest["model_sha256"]), manifest.get("calibration_sha256"))
 
 
 def _examine_parts(
-    run: Path, plan: dict[str, Any], model_sha256: str, found: Findings, *, is_published: bool
+    run: Path, plan: dict[str, Any], model: Identity, found: Findings, *, is_published: bool
 ) -> list[ShardReport] | None:
     """Look at ledger and parts; return the reports if all are whole."""
     n_before = len(found.damages)
-    ledger = inference_ledger(run, plan, model_sha256)
+    ledger = inference_ledger(run, plan, model)
     damaged = ledger.damaged()
     for path in damaged:
         found.add(path, "damaged ledger entry", RUN_AGAIN)
@@ -237,13 +168,13 @@ def _examine_parts(
 
 
 def _examine_published(
-    run: Path, name: str, model_sha256: str | None, manifest: dict[str, Any], found: Findings
+    run: Path, name: str, model: Identity | None, manifest: dict[str, Any], found: Findings
 ) -> None:
     """Compare the published files with the manifest, and the manifest with the plan."""
     path = run / MANIFEST_FILE
     try:
         files = [WrittenFile(**file) for file in manifest["files"]]
-        wanted = {"run_id": name, "model_sha256": model_sha256}
+        wanted = {"run_id": name, **(model or Identity("", None))._asdict()}
         others = [key for key, value in wanted.items() if manifest[key] != value]
         counts = [int(manifest[key]) for key in ("stars", "rejects")]
     except (KeyError, TypeError, ValueError) as error:

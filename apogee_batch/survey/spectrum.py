@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from apogee_batch.errors import ApStarError, RejectReason
-from apogee_batch.schema import FloatArray, IntArray
-from apogee_batch.survey.pixels import BAD_PIXEL_ERR, GAP_ERR, GAP_FLUX, N_PIXELS
+from apogee_batch.errors import ApStarError, RejectReason, UsageError
+from apogee_batch.schema import DoubleArray, FloatArray, IntArray
+from apogee_batch.survey.pixels import BAD_PIXEL_ERR, GAP_ERR, GAP_FLUX, N_PIXELS, wavelength
 
 AnyArray = npt.NDArray[Any]
 
@@ -122,6 +122,35 @@ class Spectrum:
             shape = getattr(self, name).shape
             if shape != (N_PIXELS,):
                 raise ValueError(f"{name} has shape {shape}, not ({N_PIXELS},)")
+
+    @property
+    def wavelength(self) -> DoubleArray:
+        """Vacuum wavelength of the pixels in the star's rest frame, Angstrom, shape (n_pixels,)."""
+        return wavelength()
+
+    def to_specutils(self) -> Any:
+        """Return the spectrum as specutils has it: with units, errors, and a mask of the gaps.
+
+        Raises
+        ------
+        UsageError
+            If specutils is not installed.
+        """
+        try:
+            import specutils
+        except ImportError as error:
+            raise UsageError("this needs specutils; install it with: pip install specutils") from error
+        from astropy import units as u
+        from astropy.nddata import StdDevUncertainty
+
+        kind = getattr(specutils, "Spectrum", None) or specutils.Spectrum1D  # the name before version 2
+        return kind(
+            flux=self.flux * u.Unit("1e-17 erg / (s cm2 Angstrom)"),
+            spectral_axis=self.wavelength * u.Angstrom,
+            uncertainty=StdDevUncertainty(self.err),
+            mask=self.err >= BAD_PIXEL_ERR,
+            meta={"star": self.star},
+        )
 
 
 @dataclass(frozen=True)

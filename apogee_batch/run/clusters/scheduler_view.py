@@ -1,9 +1,9 @@
 """What the scheduler in this process knows of its workers, for other threads."""
 
-import asyncio
 import time
 from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,10 +76,19 @@ class SchedulerView:
 
     def workers(self) -> Mapping[str, WorkerSeen]:
         """Return the workers that are connected, by name."""
-        loop = self._cluster.loop.asyncio_loop
-        return asyncio.run_coroutine_threadsafe(self._snapshot(), loop).result(ANSWER_S)
+        answer: Future[dict[str, WorkerSeen]] = Future()
 
-    async def _snapshot(self) -> dict[str, WorkerSeen]:
+        def look() -> None:
+            try:
+                answer.set_result(self._snapshot())
+            except Exception as error:  # noqa: BLE001  it is the asking thread's
+                answer.set_exception(error)
+
+        # No coroutine: one that a loop which stands still never begins is complained of when it is collected.
+        self._cluster.loop.asyncio_loop.call_soon_threadsafe(look)
+        return answer.result(ANSWER_S)
+
+    def _snapshot(self) -> dict[str, WorkerSeen]:
         now, seen = time.monotonic(), dict[str, WorkerSeen]()
         found = self._cluster.scheduler.workers
         self._progress = {address: at for address, at in self._progress.items() if address in found}

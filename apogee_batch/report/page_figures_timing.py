@@ -1,0 +1,147 @@
+"""When each worker was at work, and how fast it was."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from matplotlib.collections import PolyCollection
+
+from apogee_batch.report.page_figures import Picture, number_colours, save_picture
+
+LONGEST_IDLE_S = 60.0  # a longer time in which nothing was done is cut out: the run was stopped and went on
+OVERLAP = 0.1  # of a shard's time, by which the notes of its begin and end may be wrong
+MOST_NAMED = 40  # lanes; with more only the first one of each host is named
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7")  # Okabe & Ito's, one host after the other
+
+
+@dataclass(frozen=True)
+class Span:
+    """The work at one shard.
+
+    Attributes
+    ----------
+    host, device : str
+        Where it was done, and what computed.
+    begin_s, seconds : float
+        When it began, from any moment; how long it took.
+    n_stars : int
+    """
+
+    host: str
+    device: str
+    begin_s: float
+    seconds: float
+    n_stars: int
+
+    @property
+    def end_s(self) -> float:
+        """When it ended."""
+        return self.begin_s + self.seconds
+
+
+@dataclass(frozen=True)
+class WorkerLane:
+    """What one worker of a host did, one shard after the other."""
+
+    host: str
+    number: int
+    spans: tuple[Span, ...]
+
+    @property
+    def n_stars(self) -> int:
+        """Stars of all its shards."""
+        return sum(span.n_stars for span in self.spans)
+
+    @property
+    def seconds(self) -> float:
+        """Time it was at work."""
+        return sum(span.seconds for span in self.spans)
+
+    @property
+    def rate(self) -> float | None:
+        """Median of the shards' stars a second; None where no time is known."""
+        rates = [span.n_stars / span.seconds for span in self.spans if span.seconds > 0]
+        return median(rates) if rates else None
+
+
+def without_pauses(spans: Sequence[Span]) -> tuple[list[Span], int]:
+    """Return spans from 0 on, without times of no work above `LONGEST_IDLE_S`, and how many those are."""
+    shifted, n_pauses = [], 0
+    last = min((span.begin_s for span in spans), default=0.0)
+    cut = last
+    for span in sorted(spans, key=lambda span: (span.begin_s, span.host)):
+        if span.begin_s - last > LONGEST_IDLE_S:
+            cut += span.begin_s - last
+            n_pauses += 1
+        last = max(last, span.end_s)
+        shifted.append(replace(span, begin_s=span.begin_s - cut))
+    return shifted, n_pauses
+
+
+def find_lanes(spans: Sequence[Span]) -> list[WorkerLane]:
+    """Put each span into the first lane of its host that is free: as many lanes as worked at once.
+
+    Parameters
+    ----------
+    spans : sequence of Span
+        In any order.
+    """
+    lanes = []
+    ordered = sorted(spans, key=lambda span: (span.host, span.begin_s, span.end_s))
+    for host, of_host in groupby(ordered, key=lambda span: span.host):
+        found: list[list[Span]] = []
+        for span in of_host:
+            tolerance = OVERLAP * span.seconds
+            free = [lane for lane in found if lane[-1].end_s <= span.begin_s + tolerance]
+            if free:
+                max(free, key=lambda lane: lane[-1].end_s).append(span)
+            else:
+                found.append([span])
+        lanes += [WorkerLane(host, i + 1, tuple(lane)) for i, lane in enumerate(found)]
+    return lanes
+
+
+def draw_timing(spans: Sequence[Span], path: Path) -> Picture | None:
+    """Draw a bar for each shard in the lane of its worker, the darker the more stars a second.
+
+    Returns
+    -------
+    Picture or None
+        None where no shard tells its time.
+    """
+    timed, n_pauses = without_pauses([span for span in spans if span.seconds > 0])
+    lanes = find_lanes(timed)
+    if not lanes:
+        return None
+    height = min(1.4 + 0.16 * len(lanes), 7.0)
+    end_min = max(span.end_s for span in timed) / 60
+    with save_picture(path, height) as figure:
+        axes = figure.add_subplot()
+        bars, rates = [], []
+        for row, lane in enumerate(lanes):
+            for span in lane.spans:
+                low, high = span.begin_s / 60, span.end_s / 60
+                bars.append([(low, row - 0.4), (high, row - 0.4), (high, row + 0.4), (low, row + 0.4)])
+                rates.append(span.n_stars / span.seconds)
+        drawn = PolyCollection(bars, cmap=number_colours(), edgecolors="white", linewidths=0.4)
+        drawn.set_array(np.array(rates))
+        drawn.set_clim(0, max(rates) or 1)
+        axes.add_collection(drawn)
+        named = [i for i, lane in enumerate(lanes) if lane.number == 1 or len(lanes) <= MOST_NAMED]
+        texts = [f"{lanes[i].host} {lanes[i].number}"[:28] for i in named]
+        axes.set_yticks(named, texts, fontsize=7)
+        for label in axes.get_yticklabels():
+            label.set_parse_math(False)  # names of hosts are shown as they are
+        axes.set_xlim(0, end_min)
+        axes.set_ylim(len(lanes) - 0.4, -0.6)
+        axes.set_xlabel("time (minutes)")
+        figure.colorbar(drawn, ax=axes, pad=0.01, aspect=12).set_label("stars/s", fontsize=9)
+    pauses = f", {n_pauses} pauses cut out" if n_pauses else ""
+    return Picture(
+        path,
+        f"When each of {len(lanes)} workers estimated its {len(timed)} shards, over {end_min:.1f} minutes"
+        f"{pauses}.",
+    )

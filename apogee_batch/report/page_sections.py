@@ -1,0 +1,281 @@
+"""The sections of the page of a run: what each shows, and what it says where something is missing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from apogee_batch.report.page import PageTable, Section
+from apogee_batch.report.page_figures import Picture
+from apogee_batch.report.page_figures_timing import Span, WorkerLane, find_lanes
+from apogee_batch.report.page_strangest import FlagCounts, StrangeStar, StrangestStars
+from apogee_batch.report.tables import (
+    LABEL_DECIMALS,
+    LABEL_TITLES,
+    MSE_DECIMALS,
+    NOTHING,
+    PAPER_MSE_DECIMALS,
+    ROW_TITLES,
+    Results,
+    show,
+)
+from apogee_batch.report.validation import Validation
+from apogee_batch.schema import DATA_SETS, LABEL_NAMES
+
+NO_LABELS = (
+    "No star of this catalogue has a label, so there is nothing to compare the predictions with. Attach "
+    "labels to the store with 'apogee-batch labels attach' and make a new run."
+)
+NO_TOTAL = (
+    "No star has a calibrated error: the model has no error model. 'apogee-batch model calibrate' makes one "
+    "for the next run."
+)
+NO_LEDGER = "The folder of the run has no entries of its ledger any more: nothing is known of its workers."
+NO_STRANGENESS = (
+    "No star has a strangeness: the model has no calibration. 'apogee-batch model calibrate' makes one."
+)
+MOST_LANES = 24  # rows of the table of workers; the picture has all
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a run is, as the head of its page says it.
+
+    Attributes
+    ----------
+    facts : sequence of (str, str)
+        What it was made from, and how.
+    rejects : mapping of str to int
+        Inputs that gave no star, by reason.
+    versions : mapping of str to str
+        Of the software.
+    stages : sequence of (str, str)
+        What took how long, as far as it is known.
+    """
+
+    facts: Sequence[tuple[str, str]]
+    rejects: Mapping[str, int]
+    versions: Mapping[str, str]
+    stages: Sequence[tuple[str, str]] = field(default_factory=tuple)
+
+
+def head_section(head: Head) -> Section:
+    """Return the section of the run itself."""
+    rejects = tuple((reason, f"{n:,}") for reason, n in head.rejects.items())
+    tables = [PageTable("Run", (), tuple(head.facts), n_texts=2)]
+    if rejects:
+        tables.append(PageTable("Rejected inputs", ("reason", "inputs"), rejects))
+    tables += [
+        PageTable("Time by stage", (), tuple(head.stages), n_texts=2),
+        PageTable("Software", (), tuple(head.versions.items()), n_texts=2),
+    ]
+    text = () if rejects else ("No input was rejected.",)
+    return Section("run", "The run", text=text, tables=tuple(table for table in tables if table.rows))
+
+
+def kiel_section(picture: Picture | None) -> Section:
+    """Return the section of the Kiel diagram."""
+    missing = () if picture else ("No star of this catalogue has a prediction.",)
+    text = (
+        "Means of the realizations. Left: all stars, coloured by [Fe/H]. Right: the stars that have a label "
+        "as M dwarf or young stellar object, before all others in grey.",
+    )
+    return Section("kiel", "Teff and log g", missing, _given(picture), text if picture else ())
+
+
+def labels_section(picture: Picture | None, found: Validation) -> Section:
+    """Return the section of labels against predictions, for the test set."""
+    missing = () if found.n_labelled else (NO_LABELS,)
+    if found.n_labelled and picture is None:
+        missing = ("No star of the test set has all labels and all predictions.",)
+    text = ("Stars of the test set, which the training has not seen. Below: prediction minus label.",)
+    return Section("labels", "Labels and predictions", missing, _given(picture), text if picture else ())
+
+
+def agreement_section(results: Results) -> Section:
+    """Return Tables 2 and 3 beside the paper's."""
+    n_labelled = sum(group.n_stars for group in results.agreements)
+    if not n_labelled:
+        return Section("agreement", "Tables 2 and 3", (NO_LABELS,))
+    text = (
+        "paper: Olney et al. 2020, AJ 159, 182, for spectra and labels of SDSS DR14; it gives no row for the "
+        "Payne stars alone. Other labels make other numbers: they stand here for orientation.",
+    )
+    tables = (_mse_table(results), _rms_table(results))
+    return Section("agreement", "Tables 2 and 3", text=text, tables=tables)
+
+
+def _mse_table(results: Results) -> PageTable:
+    header = ["type", *(f"{word} {what}" for word in DATA_SETS for what in ("stars", "here", "paper"))]
+    rows = []
+    for data_type, title in ROW_TITLES.items():
+        cells = [title]
+        for data_set in DATA_SETS:
+            group = results.get(data_type, data_set)
+            numbers = (show(group.mse, MSE_DECIMALS, NOTHING), show(group.paper_mse, PAPER_MSE_DECIMALS))
+            cells += [f"{group.n_stars:,}", *numbers]
+        rows.append(tuple(cells))
+    caption = "Table 2. Normalised MSE: mean of (residual / spread of the training labels)²"
+    return PageTable(caption, tuple(header), tuple(rows))
+
+
+def _rms_table(results: Results) -> PageTable:
+    header = ["type", "label", *(f"{word} {what}" for word in DATA_SETS for what in ("here", "paper"))]
+    rows = []
+    for data_type, title in ROW_TITLES.items():
+        for label in LABEL_NAMES:
+            cells = [title, LABEL_TITLES[label]]
+            for group in (results.get(data_type, data_set) for data_set in DATA_SETS):
+                decimals = LABEL_DECIMALS[label]
+                cells.append(show(group.rms.get(label), decimals, NOTHING))
+                cells.append(show(group.paper_rms.get(label), decimals))
+            rows.append(tuple(cells))
+    caption = "Table 3. RMS of prediction minus label, in native units"
+    return PageTable(caption, tuple(header), tuple(rows), n_texts=2)
+
+
+def sigmas_section(picture: Picture | None, *, has_total: bool) -> Section:
+    """Return the section of sigma against SNR."""
+    missing = () if picture else ("No star has an SNR and a scatter over realizations.",)
+    if picture and not has_total:
+        missing = (NO_TOTAL,)
+    text = (
+        "The paper finds typical sigmas of 25 K, 0.04 dex and 0.015 dex (dashed), about 4 times smaller than "
+        "the scatter between labels and predictions, and between SNR 10 and 20 (grey) a ceiling of 200 K, "
+        "0.2 dex and 0.1 dex (thick).",
+    )
+    return Section("sigmas", "Sigma and SNR", missing, _given(picture), text if picture else ())
+
+
+def pulls_section(picture: Picture | None, found: Validation, *, has_total: bool) -> Section:
+    """Return the section of the pulls."""
+    missing: tuple[str, ...] = () if found.n_labelled else (NO_LABELS,)
+    if found.n_labelled and picture is None:
+        missing = ("No star of the test set has a label and a sigma.",)
+    elif picture and not has_total:
+        missing = (NO_TOTAL,)
+    text = (
+        "Stars of the test set. If the sigmas are honest, the histogram is the dashed one, and 68.27 % of "
+        "the labels lie within one sigma (dashed line); bars are one standard deviation of chance, and bins "
+        "of SNR with fewer than 5 stars are left out. The outermost bins of the histogram hold all beyond.",
+    )
+    return Section("pulls", "Are the sigmas honest?", missing, _given(picture), text if picture else ())
+
+
+def training_section(picture: Picture | None, reason: str) -> Section:
+    """Return the section of the training; `reason` says why there is no picture."""
+    text = (
+        "Mean squared error of standardised labels after each epoch; the star is the network that was kept. "
+        "A coloured background is a round of adaptation to M dwarfs and young stars, its number above it.",
+    )
+    missing = () if picture else (reason,)
+    return Section("training", "Training", missing, _given(picture), text if picture else ())
+
+
+def sky_section(picture: Picture | None, n_without: int) -> Section:
+    """Return the section of the sky map."""
+    missing = () if picture else ("No star has coordinates.",)
+    text: tuple[str, ...] = ()
+    if picture and n_without:
+        text = (f"Stars without coordinates, not shown: {n_without:,}.",)
+    return Section("sky", "Sky", missing, _given(picture), text)
+
+
+def flags_section(counts: FlagCounts, n_stars: int) -> Section:
+    """Return the section of the flags."""
+    rows = [("", "clean", f"{counts.n_clean:,}", _percent(counts.n_clean, n_stars), "No flag is set")]
+    for flag, n in counts.by_flag():
+        rows.append((str(1 << flag.bit), flag.name, f"{n:,}", _percent(n, n_stars), flag.description))
+    table = PageTable("Bits of the column flags", ("value", "name", "rows", "%", "meaning"), tuple(rows))
+    return Section("flags", "Flags", tables=(_with_text_last(table),))
+
+
+def _with_text_last(table: PageTable) -> PageTable:
+    """Return a table with its last column of text beside the names, where it is set to the left."""
+
+    def order(row: tuple[str, ...]) -> tuple[str, ...]:
+        return (row[1], row[-1], row[0], *row[2:-1])
+
+    return PageTable(table.caption, order(table.header), tuple(map(order, table.rows)), n_texts=2)
+
+
+def strangest_section(stars: StrangestStars, picture: Picture | None, *, threshold: float | None) -> Section:
+    """Return the section of the strangest stars; `threshold` is that of the model, if it is known."""
+    if not stars.n_known:
+        return Section("strangest", "The strangest spectra", (NO_STRANGENESS,))
+    limit = "" if threshold is None else f" The flag is set above {threshold:.3g}."
+    text: tuple[str, ...] = (
+        "Strangeness: how unlike those of the training set a spectrum is to the network. Look at these "
+        f"before you trust their labels.{limit}",
+    )
+    if picture is None:
+        text = (*text, "Their spectra are shown if the report is made with --store STORE.")
+    header = ("star", "spectrum", "strange?", "strangeness", "SNR", "Teff (K)", "log g (dex)", "[Fe/H] (dex)")
+    rows = tuple(_strange_row(star) for star in stars.stars())
+    table = PageTable("Highest strangeness", header, rows, n_texts=3)
+    return Section("strangest", "The strangest spectra", (), _given(picture), text, (table,))
+
+
+def _strange_row(star: StrangeStar) -> tuple[str, ...]:
+    values = star.values
+    n_bad = values["n_bad_pixels"]
+    what = [*star.flag_names, f"{n_bad:,} pixels without a measurement"]
+    return (
+        values["apogee_id"],
+        values["apstar_id"],
+        ", ".join(what),
+        show(values["strangeness"], 2, NOTHING),
+        show(values["snr"], 1, NOTHING),
+        _with_sigma(values["teff"], values["e_teff"], 0),
+        _with_sigma(values["logg"], values["e_logg"], 3),
+        _with_sigma(values["fe_h"], values["e_fe_h"], 3),
+    )
+
+
+def _with_sigma(value: float | None, sigma: float | None, decimals: int) -> str:
+    return f"{show(value, decimals, NOTHING)} ± {show(sigma, decimals, NOTHING)}"
+
+
+def timing_section(spans: Sequence[Span], picture: Picture | None) -> Section:
+    """Return the section of the workers."""
+    if not spans:
+        return Section("timing", "Workers", (NO_LEDGER,))
+    lanes = find_lanes(spans)
+    text: tuple[str, ...] = (
+        "A bar is a shard. Which worker of a host it was is not recorded: shards that were under way at the "
+        "same time are put one below the other. Times in which nothing was done are cut out.",
+    )
+    if len(lanes) > MOST_LANES:
+        text = (*text, f"The table has the {MOST_LANES} slowest of {len(lanes)} workers.")
+        lanes = sorted(lanes, key=lambda lane: (lane.rate or 0.0, lane.host, lane.number))[:MOST_LANES]
+    header = (
+        "host",
+        "computed by",
+        "worker",
+        "shards",
+        "stars",
+        "minutes at work",
+        "stars/s",
+        "slowest shard (s)",
+    )
+    table = PageTable("Workers", header, tuple(map(_lane_row, lanes)), n_texts=2)
+    return Section("timing", "Workers", (), _given(picture), text, (table,))
+
+
+def _lane_row(lane: WorkerLane) -> tuple[str, ...]:
+    return (
+        lane.host,
+        ", ".join(sorted({span.device for span in lane.spans})),
+        str(lane.number),
+        f"{len(lane.spans):,}",
+        f"{lane.n_stars:,}",
+        f"{lane.seconds / 60:,.1f}",
+        show(lane.rate, 1, NOTHING),
+        f"{max(span.seconds for span in lane.spans):,.1f}",
+    )
+
+
+def _given(picture: Picture | None) -> tuple[Picture, ...]:
+    return () if picture is None else (picture,)
+
+
+def _percent(n: int, n_all: int) -> str:
+    return f"{100 * n / n_all:.2f}" if n_all else NOTHING

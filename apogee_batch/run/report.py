@@ -1,0 +1,186 @@
+"""The page of a published run, `report/report.html`, and its pictures, in `report/figures`."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from apogee_batch.errors import IntegrityError, UsageError
+from apogee_batch.files import FileDigest, write_text
+from apogee_batch.report import page_sections as sections
+from apogee_batch.report.figures import kiel_diagram, label_comparison
+from apogee_batch.report.labelled import AGREEMENT_COLUMNS, CALIBRATED
+from apogee_batch.report.page import Section, render_page
+from apogee_batch.report.page_figures import SUFFIXES, Picture
+from apogee_batch.report.page_figures_pulls import draw_pulls
+from apogee_batch.report.page_figures_sigma import SIGMA_PICTURE_COLUMNS, SigmaStars, draw_sigmas
+from apogee_batch.report.page_figures_sky import SKY_COLUMNS, SkyStars, draw_sky
+from apogee_batch.report.page_figures_spectra import NamedSpectrum, draw_spectra
+from apogee_batch.report.page_figures_timing import draw_timing
+from apogee_batch.report.page_figures_training import draw_losses
+from apogee_batch.report.page_strangest import STRANGEST_COLUMNS, FlagCounts, StrangestStars
+from apogee_batch.report.tables import ALL_TYPES
+from apogee_batch.report.validation import Validation
+from apogee_batch.run.report_facts import gather_head, read_manifest, read_model_facts, read_spans
+from apogee_batch.run.validate import CATALOG_FILE, READ_ROWS, validate_run
+from apogee_batch.store.spectrum_store import SpectrumStore
+
+PAGE_FILE = "report/report.html"
+FIGURES = "report/figures"
+NAMES = ("kiel", "labels", "sigmas", "pulls", "sky", "strangest", "training", "timing")
+
+
+def write_report(run: Path, *, model: Path | None = None, store: Path | None = None) -> FileDigest:
+    """Make the page of a published run, and its pictures as PNG and PDF; nothing else of the run changes.
+
+    The same files give the same bytes. Memory does not grow with the stars that have no label.
+
+    Parameters
+    ----------
+    run : Path
+        The run's folder.
+    model : Path, optional
+        Folder of the model, whose training is shown; by default the run's own.
+    store : Path, optional
+        Store of the spectra, to show those of the strangest stars.
+
+    Returns
+    -------
+    FileDigest
+        The page.
+
+    Raises
+    ------
+    UsageError
+        If the folder is no run or not published, or model or store are not the run's.
+    IntegrityError
+        If something published is missing or damaged.
+    """
+    found = validate_run(run)  # looks whether the run is published, and its catalogue whole
+    manifest = read_manifest(run)
+    facts = read_model_facts(run, model, manifest)
+    spans = read_spans(run)
+    page = [sections.head_section(gather_head(run, manifest, found, spans, facts))]
+    stars = _pass_through(run)
+    page += _compare(run, found, n_predicted=stars.flags.n_predicted)
+    page += _look_at_stars(run, found, stars, store, threshold=facts.threshold)
+    training = draw_losses(facts.epochs, _figure(run, "training"))
+    page.append(sections.training_section(training, facts.reason))
+    page.append(sections.timing_section(spans, draw_timing(spans, _figure(run, "timing"))))
+    _remove_others(run, page)
+    return write_text(run / PAGE_FILE, render_page(f"apogee-batch run {manifest['run_id']}", page))
+
+
+def describe_report(run: Path, *, model: Path | None, store: Path | None) -> list[str]:
+    """Make the page as the command does, and say where it is."""
+    written = write_report(run, model=model, store=store)
+    size = f"{written.size / 1e6:.1f} MB"
+    return [f"{written.path}: the page of the run, {size}", f"{run / FIGURES}: its pictures as PNG and PDF"]
+
+
+def _remove_others(run: Path, page: Sequence[Section]) -> None:
+    """Remove the pictures of an earlier page that are not on this one."""
+    shown = {picture.path for section in page for picture in section.pictures}
+    for path in (_figure(run, name) for name in NAMES):
+        if path not in shown:
+            for suffix in SUFFIXES:
+                path.with_suffix(f".{suffix}").unlink(missing_ok=True)
+
+
+def _figure(run: Path, name: str) -> Path:
+    return run / FIGURES / f"{name}.png"
+
+
+def _read_catalog(run: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Give those of the columns that the catalogue has, in pieces."""
+    path = run / CATALOG_FILE
+    try:
+        file = pq.ParquetFile(path)
+        present = [name for name in dict.fromkeys(columns) if name in file.schema_arrow.names]
+        for batch in file.iter_batches(READ_ROWS, columns=present):
+            yield pa.Table.from_batches([batch])
+    except (OSError, pa.ArrowException) as error:
+        text = " ".join(str(error).split())
+        raise IntegrityError(f"{path}: is damaged ({text}); give the same command again") from error
+
+
+def _compare(run: Path, found: Validation, *, n_predicted: int) -> list[Section]:
+    """Return the sections that figures of any catalogue make: the Kiel diagram, and labels."""
+    n_test = found.get(ALL_TYPES, "test").n_stars
+    kiel, labels = _figure(run, "kiel"), _figure(run, "labels")
+    for suffix in (f".{suffix}" for suffix in SUFFIXES):
+        if n_predicted:
+            kiel_diagram(_read_catalog(run, AGREEMENT_COLUMNS), kiel.with_suffix(suffix))
+        if n_test:
+            label_comparison(_read_catalog(run, AGREEMENT_COLUMNS), labels.with_suffix(suffix))
+    alt = (
+        f"Kiel diagram: Teff against log g of {n_predicted:,} stars, hot stars at the left and giants at the "
+        "top; at the left coloured by [Fe/H], at the right M dwarfs and young stars in colour."
+    )
+    said = f"Predictions against labels of {n_test:,} test stars, and their differences."
+    return [
+        sections.kiel_section(Picture(kiel, alt) if n_predicted else None),
+        sections.labels_section(Picture(labels, said) if n_test else None, found),
+        sections.agreement_section(found.results),
+    ]
+
+
+@dataclass(frozen=True)
+class _Stars:
+    """What one passage through the catalogue finds."""
+
+    sigmas: SigmaStars
+    sky: SkyStars
+    flags: FlagCounts
+    strangest: StrangestStars
+
+
+def _pass_through(run: Path) -> _Stars:
+    stars = _Stars(SigmaStars(), SkyStars(), FlagCounts(), StrangestStars())
+    for piece in _read_catalog(run, (*SIGMA_PICTURE_COLUMNS, *SKY_COLUMNS, *STRANGEST_COLUMNS)):
+        for part in (stars.sigmas, stars.sky, stars.flags, stars.strangest):
+            part.add(piece)
+    return stars
+
+
+def _look_at_stars(
+    run: Path, found: Validation, stars: _Stars, store: Path | None, *, threshold: float | None
+) -> list[Section]:
+    """Return the sections of sigmas, sky, flags and strange stars."""
+    has_total = stars.sigmas.has(CALIBRATED)
+    spectra = None if store is None else _draw_strangest(stars.strangest, store, _figure(run, "strangest"))
+    pulls = draw_pulls(found, _figure(run, "pulls"))
+    return [
+        sections.sigmas_section(draw_sigmas(stars.sigmas, _figure(run, "sigmas")), has_total=has_total),
+        sections.pulls_section(pulls, found, has_total=has_total),
+        sections.sky_section(draw_sky(stars.sky, _figure(run, "sky")), stars.sky.n_without),
+        sections.flags_section(stars.flags, found.n_catalog),
+        sections.strangest_section(stars.strangest, spectra, threshold=threshold),
+    ]
+
+
+def _draw_strangest(strangest: StrangestStars, store: Path, path: Path) -> Picture | None:
+    """Draw the spectra of the strangest stars.
+
+    Raises
+    ------
+    UsageError
+        If the store does not hold one of them.
+    """
+    spectra = SpectrumStore(store)
+    named = []
+    for star in strangest.stars():
+        values = star.values
+        try:
+            flux = spectra.star(values["apstar_id"]).flux
+        except UsageError as error:
+            raise UsageError(
+                f"{store}: is not the store of this run, it has no {values['apstar_id']}"
+            ) from error
+        teff = "no prediction" if values["teff"] is None else f"{values['teff']:.0f} K"
+        said = (f"strangeness {values['strangeness']:.2f}", f"SNR {values['snr'] or 0:.0f}", teff)
+        title = "   ".join([values["apogee_id"], *said])
+        named.append(NamedSpectrum(title, flux))
+    return draw_spectra(spectra.wavelength, named, path)
