@@ -380,7 +380,7 @@ def test_labels_attached_before_the_training_begins_stop_the_run(
         return plan
 
     monkeypatch.setattr("apogee_batch.run.commands.begin_run", begin_and_attach)
-    with pytest.raises(IntegrityError, match=r"changed while the run began \(labels_sha256"):
+    with pytest.raises(IntegrityError, match=r"changed after the run was begun \(labels_sha256"):
         make(store, tmp_path / "run", serial_config)
 
 

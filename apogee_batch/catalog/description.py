@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from astropy.io.fits.verify import VerifyError
 from astropy.table import Table
 
 from apogee_batch.errors import UsageError
@@ -82,7 +83,7 @@ def read_facts(path: Path) -> FileFacts:
         raise UsageError(f"{path}: no catalogue by its suffix; files that can be described end in {known}")
     try:
         return _facts_of_parquet(path) if suffix in PARQUET_SUFFIXES else _facts_of_table(path)
-    except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
+    except (OSError, ValueError, TypeError, KeyError, VerifyError, pa.ArrowException) as error:
         text = " ".join(str(error).split())
         raise UsageError(f"{path}: cannot be read ({text}); is the file whole?") from error
 

@@ -23,7 +23,7 @@ from apogee_batch.network.model import SpectrumNet
 from apogee_batch.network.scaling import OFFICIAL_SCALER, InputTransform
 
 MAX_KEYS_NAMED = 6
-OF_CALIBRATION = (CALIBRATION_FILE, CALIBRATION_TENSORS, CARD_FILE, "logs")  # made of an import later
+OF_CALIBRATION = (CALIBRATION_FILE, CALIBRATION_TENSORS, CARD_FILE, "logs", "lock")  # made of an import later
 
 
 def import_official(file: Path, folder: Path) -> Checkpoint:

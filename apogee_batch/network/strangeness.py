@@ -78,11 +78,12 @@ class Metric:
         return distance
 
     def _length(self, rows: DoubleArray) -> DoubleArray:
-        directions = self.directions.astype(np.float64)
-        along = rows @ directions  # (n_rows, rank)
-        across = rows - along @ directions.T
-        squares = np.square(along) @ self.precision[:-1] + np.square(across).sum(axis=1) * self.precision[-1]
-        return np.asarray(np.sqrt(squares / rows.shape[1]))
+        directions, from_center = torch.from_numpy(self.directions).double(), torch.from_numpy(rows)
+        along = from_center @ directions  # (n_rows, rank)
+        across = from_center - along @ directions.T
+        precision = torch.from_numpy(self.precision).double()
+        squares = along.square() @ precision[:-1] + across.square().sum(dim=1) * precision[-1]
+        return np.asarray((squares / rows.shape[1]).sqrt().numpy())
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def draw_sky(stars: SkyStars, path: Path) -> Picture | None:
         axes.grid(color="#999999", linewidth=0.4, alpha=0.7)
         axes.set_axisbelow(False)  # labels before the stars
         for label in axes.get_xticklabels():
-            label.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8})
+            label.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.9, "pad": 0.8})
         axes.set_xlabel("galactic longitude l (latitude b at the left)", fontsize=9, labelpad=8)
     return Picture(
         path,

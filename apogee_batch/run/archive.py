@@ -19,7 +19,7 @@ from apogee_batch.files import flush_file
 from apogee_batch.streams import replace_on_success
 
 END = BLOCKSIZE * 2 * NUL
-OURS = re.compile(r"(\w+-)?[0-9]+\.(json|parquet)")  # entries of a ledger, parts
+OURS = re.compile(r"([a-z]+-)?[0-9]+\.(json|parquet)")  # entries of a ledger, parts
 
 
 @dataclass(frozen=True)

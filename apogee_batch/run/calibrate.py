@@ -24,6 +24,7 @@ from apogee_batch.run.config import InferenceSettings, RunConfig
 from apogee_batch.run.fingerprint import store_fingerprint
 from apogee_batch.run.lock import Lock
 from apogee_batch.run.progress import ProgressView
+from apogee_batch.run.store_tables import require_whole_tables
 from apogee_batch.store.tables import LABELS, table_path
 
 POLL_S = 0.5
@@ -38,6 +39,7 @@ def calibration_settings(store: Path, inference: InferenceSettings) -> dict[str,
         raise UsageError(
             f"{store}: has no labels to calibrate with; attach them with 'apogee-batch labels attach'"
         )
+    require_whole_tables(store)
     return {
         "store_sha256": store_fingerprint(store),
         "labels_sha256": sha256_of_file(labels),

@@ -72,4 +72,6 @@ def _to_lines(table: Table, width: int) -> list[str]:
     console = Console(file=io.StringIO(), width=width, color_system=None, markup=False, highlight=False)
     with console.capture() as captured:
         console.print(table)
-    return [line.rstrip() for line in captured.get().splitlines() if line.strip()]
+    lines = captured.get().split("\n")
+    # what a file says may hold what a terminal would obey
+    return ["".join(c if c.isprintable() else "?" for c in line).rstrip() for line in lines if line.strip()]

@@ -110,7 +110,10 @@ def _load_calibration(model: Path, model_sha256: str, sha256: str) -> Calibratio
     """Load the calibration of a model, if it is the one that was planned or made."""
     found = load_calibration(model, model_sha256)
     if found is None or found[1] != sha256:
-        raise IntegrityError(f"{model}: its calibration changed while the run was going on; begin a new run")
+        raise IntegrityError(
+            f"{model}: its calibration is not that of the run; put it back, as by the same "
+            "'apogee-batch model calibrate', or begin a new run"
+        )
     return found[0]
 
 

@@ -78,6 +78,8 @@ def export(run: Path, formats: Sequence[str], *, out: Path | None = None) -> lis
         )
     rows, metadata = open_published(run)
     folder = run / EXPORT_FOLDER if out is None else out
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is a file; name a folder for the exported files")
     lines = []
     for name in dict.fromkeys(formats):
         chosen = FORMATS[name]

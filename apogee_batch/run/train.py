@@ -160,14 +160,26 @@ def run_training(
     """
     remove_leftovers(out)
     plan = begin_training(store, out, config, planned=planned)
-    if is_trained(out):
+    was_trained = is_trained(out)
+    if was_trained:
         progress.say(f"train: {out} is trained already")
     else:
         _train(store, out, plan, config, workers, progress, lock)
     for warning in load_checkpoint(out, with_calibration=False).header.warnings:
         progress.say(f"WARNING: {warning}")
+    if was_trained and planned is None and (calibrated := _calibrated(out)) is not None:
+        return calibrated
     begin_training(store, out, config, planned=plan)  # other labels may have been attached meanwhile
     return run_calibration(store, out, config, workers, progress, lock=lock)
+
+
+def _calibrated(out: Path) -> Checkpoint | None:
+    """Return a model that has a whole calibration, maybe one of other settings by `model calibrate`."""
+    try:
+        checkpoint = load_checkpoint(out)
+    except IntegrityError:
+        return None
+    return None if checkpoint.calibration is None else checkpoint
 
 
 def _train(
