@@ -230,12 +230,31 @@ def test_a_network_is_refused_for_other_bands_tables_and_columns(
         make_yso_labels(sky, out, network=tmp_path / "net", made=made)
     with pytest.raises(UsageError, match=r"made of other isochrones \(other\.dat\)"):
         make_yso_labels(sky, out, network=tmp_path / "net", isochrones=[table])
+    for words, told in (
+        ({"scatter_mag": 0.03}, "scatter_mag"),
+        ({"limits": ["h=14"]}, "limits_mag"),
+        ({"epochs": 3}, "training"),
+    ):
+        made, _ = read_yso_settings(**words)
+        with pytest.raises(UsageError, match=rf"made already, and {told} cannot be changed"):
+            make_yso_labels(sky, out, network=tmp_path / "net", made=made)
     rich = SyntheticSettings(uses_radius_luminosity=True)
     with_radius = replace(trained, settings=rich, net=_net_of(rich))
     save_net(tmp_path / "rich", with_radius)
     with pytest.raises(UsageError, match="no column for radius and luminosity"):
         make_yso_labels(sky, out, network=tmp_path / "rich")
     assert not out.exists()
+
+
+def test_isochrone_files_of_one_name_are_told_apart_by_their_user(
+    table: Path, photometry: Photometry, tmp_path: Path
+) -> None:
+    sky = _photometry_file(photometry, tmp_path / "sky.parquet")
+    (tmp_path / "other").mkdir()
+    same = tmp_path / "other" / table.name
+    same.write_bytes(b"# " + table.read_bytes())
+    with pytest.raises(UsageError, match="the name of 2 isochrone files; rename one"):
+        make_yso_labels(sky, tmp_path / "ysos.parquet", isochrones=[table, same])
 
 
 def _net_of(settings: SyntheticSettings) -> object:

@@ -14,11 +14,11 @@ _MEANINGS = {  # unit, UCD, description
     "teff": ("K", "phys.temperature.effective", "Effective temperature from a colour"),
     "logg": ("dex(cm/s2)", "phys.gravity", "Surface gravity from Teff and [Fe/H]"),
     "fe_h": ("dex", "phys.abund.Fe", "Metallicity [Fe/H], by a relation in colours or as given"),
-    "radius": ("Rsun", "phys.size.radius", "Radius from Teff and [Fe/H]"),
-    "mass": ("Msun", "phys.mass", "Mass from the radius"),
+    "radius": ("solRad", "phys.size.radius", "Radius from Teff and [Fe/H]"),
+    "mass": ("solMass", "phys.mass", "Mass from the radius"),
     "m_k": ("mag", "phys.magAbs", "Absolute 2MASS K magnitude from the parallax, no extinction"),
-    "radius_m_k": ("Rsun", "phys.size.radius", "Radius from M_K and [Fe/H], for comparison"),
-    "mass_m_k": ("Msun", "phys.mass", "Mass from M_K, for comparison"),
+    "radius_m_k": ("solRad", "phys.size.radius", "Radius from M_K and [Fe/H], for comparison"),
+    "mass_m_k": ("solMass", "phys.mass", "Mass from M_K, for comparison"),
     "logg_m_k": ("dex(cm/s2)", "phys.gravity", "Surface gravity from M_K and [Fe/H], for comparison"),
 }
 
@@ -34,7 +34,8 @@ def mdwarf_columns() -> tuple[Column, ...]:
         unit, ucd, description = _MEANINGS[name]
         numbers.append(Column(name, "double", True, unit, ucd, description))
         error = f"One-sigma error of {name}, from draws of the measurements and of the relations' scatter"
-        numbers.append(Column(f"e_{name}", "double", True, unit, f"stat.error;{ucd}", error))
+        of_error = "dex" if unit.startswith("dex(") else unit  # an error of a logarithm has no zero point
+        numbers.append(Column(f"e_{name}", "double", True, of_error, f"stat.error;{ucd}", error))
     codes = [
         Column("teff_relation", "string", True, "", "meta.code", "Relation that gave Teff"),
         Column("field", "string", True, "", "obs.field", "Field of the star, where the input has one"),

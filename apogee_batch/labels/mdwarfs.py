@@ -44,7 +44,7 @@ class MDwarfLabels:
     ----------
     values, errors : dict of str to ndarray of float64, shape (n_stars,)
         By `QUANTITIES`: K, log10 of cm/s2, dex, solar radii and masses, magnitudes; one-sigma errors. NaN
-        where a star has no label; the three `_m_k` also where M_K is outside their range.
+        where a star has no label; or a value could not be computed.
     teff_relation : tuple of str, length n_stars
         The relation that gave Teff, "" without a label.
     reason : tuple of MDwarfReason or None, length n_stars
@@ -142,7 +142,7 @@ class _Star:
             return reason
         self._estimate_from_m_k()
         limit = self._settings.max_logg_difference
-        if limit is not None and abs(self.draws["logg"][0] - self.draws["logg_m_k"][0]) > limit:
+        if limit is not None and not abs(self.draws["logg"][0] - self.draws["logg_m_k"][0]) <= limit:
             return MDwarfReason.INCONSISTENT
         self.errors = {name: half_interval(draws) for name, draws in self.draws.items()}
         is_certain = np.isfinite(list(self.errors.values())).all()

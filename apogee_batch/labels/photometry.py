@@ -141,7 +141,11 @@ def read_photometry(
         error={band: reader.errors(band) for band in bands},
         parallax_mas=clean_numbers(reader.numbers("parallax")),
         parallax_error_mas=clean_errors(reader.numbers("parallax_error")),
-        numbers={name: clean_numbers(reader.numbers(name)) for name in numbers if name in columns},
+        numbers={
+            name: (clean_errors if name.startswith("e_") else clean_numbers)(reader.numbers(name))
+            for name in numbers
+            if name in columns
+        },
         texts={name: reader.texts(name) for name in texts if name in columns},
         columns=columns,
     )

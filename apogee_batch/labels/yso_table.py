@@ -14,8 +14,8 @@ _MEANINGS = {  # unit, UCD, description
     "teff": ("K", "phys.temperature.effective", "Effective temperature from photometry and isochrones"),
     "logg": ("dex(cm/s2)", "phys.gravity", "Surface gravity from photometry and isochrones"),
     "log_age": ("dex(yr)", "time.age", "log10 of the age in years, of the isochrones"),
-    "mass": ("Msun", "phys.mass", "Mass, of the isochrones"),
-    "a_v": ("mag", "phys.absorption", "Extinction in V"),
+    "mass": ("solMass", "phys.mass", "Mass, of the isochrones"),
+    "a_v": ("mag", "phys.absorption;em.opt.V", "Extinction in V"),
 }
 
 
@@ -30,7 +30,8 @@ def yso_columns() -> tuple[Column, ...]:
         unit, ucd, description = _MEANINGS[name]
         numbers.append(Column(name, "double", True, unit, ucd, description))
         error = f"Standard deviation of {name} over noisy copies of the photometry"
-        numbers.append(Column(f"e_{name}", "double", True, unit, f"stat.error;{ucd}", error))
+        of_error = "dex" if unit.startswith("dex(") else unit  # an error of a logarithm has no zero point
+        numbers.append(Column(f"e_{name}", "double", True, of_error, f"stat.error;{ucd}", error))
     fe_h = Column(
         "fe_h", "double", True, "dex", "phys.abund.Fe", "Metallicity, that of the isochrones: not measured"
     )

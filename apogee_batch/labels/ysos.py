@@ -73,7 +73,8 @@ class YsoLabels:
     n_bands : ndarray of int, shape (n_stars,)
         Bands that were brighter than their limits.
     residual_mag : ndarray, shape (n_stars,)
-        Rms over those bands of photometry minus model; NaN where it could not be computed.
+        Rms over those bands of photometry minus the model of the prediction without noise; NaN where it could
+        not be computed.
     reason : tuple of YsoReason or None, length n_stars
     """
 
@@ -105,7 +106,8 @@ def estimate_yso_labels(trained: TrainedNet, photometry: Photometry, settings: Y
             outputs = trained.net.predict(inputs)  # one star at a time: it does not feel its neighbours
         clean = StarInputs(inputs.values[:1], inputs.is_given[:1])
         residual_mag[i] = photometric_residual(trained, clean, outputs[:1])[0]
-        if _is_extrapolated(trained, outputs[0]):
+        mean = outputs[1:].mean(axis=0)  # the label is this, and may lie elsewhere where errors are large
+        if _is_extrapolated(trained, outputs[0]) or _is_extrapolated(trained, mean):
             reasons[i] = YsoReason.OUTSIDE_LABELS
         elif residual_mag[i] > settings.max_residual_mag:
             reasons[i] = YsoReason.UNLIKE_MODELS

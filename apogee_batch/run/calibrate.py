@@ -128,6 +128,12 @@ def notes_on(calibration: Calibration | None, inference: InferenceSettings) -> l
     if calibration.error_model is not None and cap != inference.err_cap:
         told = f"WARNING: the model was calibrated with --err-cap {cap}, so e_*_total are wrong here"
         notes.append(f"{told}; {HOW}")
+    n_realizations = calibration.settings.get("realizations")
+    if calibration.error_model is not None and n_realizations != inference.realizations:
+        notes.append(
+            f"the model was calibrated with {n_realizations} realizations and this run takes "
+            f"{inference.realizations}: e_*_total are a little less sure"
+        )
     return notes
 
 

@@ -177,12 +177,13 @@ def judge(
         return UNJUDGED
     errors, strangeness, hull = calibration.error_model, calibration.strangeness, calibration.hull
     score = None if strangeness is None else strangeness.score(features, snr)
-    as_published = estimates.mean.astype(np.float32).astype(np.float64)  # a flag follows from its row
+    # as published, so that what is said of a row follows from it
+    mean, std = (part.astype(np.float32).astype(np.float64) for part in (estimates.mean, estimates.std))
     return Judgement(
-        total=None if errors is None else errors.total(estimates.std, snr, estimates.mean),
+        total=None if errors is None else errors.total(std, snr, mean),
         strangeness=score,
         is_strange=None if strangeness is None or score is None else strangeness.is_strange(score),
-        is_outside=None if hull is None else ~hull.contains(as_published),
+        is_outside=None if hull is None else ~hull.contains(mean),
     )
 
 

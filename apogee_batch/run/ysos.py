@@ -124,6 +124,12 @@ def _train(
     isochrones: Sequence[Path], made: NetworkSettings, table: Photometry, view: ProgressView
 ) -> TrainedNet:
     """Make a network of isochrones; it takes radius and luminosity if the table has them."""
+    names = [path.name for path in isochrones]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise UsageError(
+            f"{repeated[0]}: the name of {names.count(repeated[0])} isochrone files; rename one, since the "
+            "network is kept with their names"
+        )
     read = read_isochrones(isochrones)
     has_both = all(name in table.numbers for name in RADIUS_LUMINOSITY_COLUMNS)
     synthetic = SyntheticSettings(**{"uses_radius_luminosity": has_both, **made.synthetic})
@@ -156,6 +162,15 @@ def _check_network(
         raise UsageError(
             f"{network}: the network takes the bands {','.join(trained.settings.bands)}, not "
             f"{','.join(bands)}; leave --bands out, or leave --network out to train another"
+        )
+    changed = [name for name, value in made.synthetic.items() if getattr(trained.settings, name) != value]
+    changed += [
+        name for name in ("n_stars", "training") if getattr(made, name) != getattr(NetworkSettings(), name)
+    ]
+    if changed:
+        raise UsageError(
+            f"{network}: the network is made already, and {', '.join(changed)} cannot be changed; leave "
+            "these options out, or leave --network out to train another"
         )
     given = {sha256_of_file(path) for path in isochrones}
     if given and given != set(trained.files.values()):
