@@ -12,6 +12,7 @@ from typing import Any
 from apogee_batch.errors import IncompleteRunError, UsageError
 from apogee_batch.files import write_sealed_json
 from apogee_batch.run.array import NEEDS_MODEL, PATHS_FILE, planned_ledger
+from apogee_batch.run.calibrate import notes_on
 from apogee_batch.run.catalog_run import (
     CatalogRun,
     count_bad,
@@ -65,6 +66,7 @@ def plan_array(store: Path, out: Path, plan: dict[str, Any], *, model: Path, con
         return [f"{out}: all {n_shards} shards are done; publish them with:", f"  {finish}"]
     (out / "logs").mkdir(exist_ok=True)  # Slurm starts no task whose log has no folder
     return [
+        *notes_on(load_given_model(model, plan).calibration, config.inference),
         f"{out}: {len(missing)} of {n_shards} shards to do; each is a task of a job array:",
         f"  {_submission(out, missing, config)}",
         "when all have ended:",

@@ -137,9 +137,6 @@ def begin_run(
     if is_forced and (aside := set_aside(out, plan)) is not None:
         progress.say(f"the run that was in {out} is kept in {aside}; delete it when you do not need it")
     settle_plan(out, plan)
-    if model is not None:
-        for note in notes_on(load_given_model(model, plan).calibration, config.inference):
-            progress.say(note)
     if not are_others_writing:
         remove_run_leftovers(out)
     copy_inputs(store, out, plan["inputs_sha256"])
@@ -289,4 +286,7 @@ def _get_model(
     if model is None:
         folder, planned = out / MODEL_FOLDER, plan["model"]["trained"]
         return run_training(store, folder, config, workers, progress, lock=lock, planned=planned), folder
-    return load_given_model(model, plan), model.resolve()
+    checkpoint = load_given_model(model, plan)
+    for note in notes_on(checkpoint.calibration, config.inference):
+        progress.say(note)
+    return checkpoint, model.resolve()

@@ -88,7 +88,7 @@ def stage(folder: Path, asked: argparse.Namespace) -> None:
     import pyarrow.parquet as pq
 
     from apogee_batch.network.checkpoint import load_checkpoint
-    from apogee_batch.run.catalog_run import inference_ledger
+    from apogee_batch.run.model_of_run import inference_ledger
     from apogee_batch.run.clusters import open_workers
     from apogee_batch.run.infer import shard_sizes
     from apogee_batch.run.plan import read_plan
@@ -97,8 +97,8 @@ def stage(folder: Path, asked: argparse.Namespace) -> None:
     from apogee_batch.store.tables import STARS
 
     planned = read_plan(folder / "run") or {}
-    sha256 = load_checkpoint(folder / "model").sha256
-    ledger = inference_ledger(folder / "run", planned, sha256)
+    identity = load_checkpoint(folder / "model").identity
+    ledger = inference_ledger(folder / "run", planned, identity)
     rows = pq.read_table(folder / "run" / "inputs" / f"{STARS}.parquet", columns=["row"])
     done = {report.shard for report in ledger.entries()}
     sizes = {s: n for s, n in shard_sizes(rows, asked.shard_stars).items() if s not in done}
