@@ -65,7 +65,7 @@ BEGUN = [
 
 def write_words(catalog: Any, path: Path) -> None:
     """Stand in for a picture, which takes nine tenths of the time of publishing."""
-    write_text(path, f"{catalog.num_rows} stars\n")
+    write_text(path, f"{sum(map(len, catalog))} stars\n")
 
 
 @pytest.fixture(scope="module", autouse=True)
