@@ -5,8 +5,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree as ET
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from astropy import units as u
 from astropy.table import Column as AstropyColumn
 from astropy.table import Table
@@ -20,18 +18,6 @@ VOPARQUET_VERSION = "1.0"
 TITLE = "Stellar labels from APOGEE spectra"
 _VOTABLE_TYPES = {"int32": "int", "int64": "long", "float32": "float", "float64": "double"}
 _COMMENT_WIDTH = 70  # of astropy's comments: one character of a card's 72 marks that a line goes on
-_NULL_WORD = "None"  # astropy's Parquet reader shows a null text as this word; a narrower column would cut it
-
-
-def text_widths(table: Any) -> dict[str, int]:
-    """Return the number of characters that each text column needs, at least 1."""
-    widths = {}
-    for field in table.schema:
-        if pa.types.is_string(field.type):
-            column = table[field.name]
-            longest = pc.max(pc.utf8_length(column)).as_py() or 1
-            widths[field.name] = max(longest, len(_NULL_WORD) if column.null_count else 1)
-    return widths
 
 
 def file_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
@@ -66,7 +52,7 @@ def fits_comments(
     columns : sequence of Column
         Of the file, in order.
     widths : mapping of str to int
-        As `text_widths` gives.
+        Characters of each text column.
     with_nulls : collection of str
         Columns that come back masked.
     """

@@ -66,11 +66,11 @@ def plan_array(store: Path, out: Path, plan: dict[str, Any], *, model: Path, con
         return [f"{out}: all {n_shards} shards are done; publish them with:", f"  {finish}"]
     (out / "logs").mkdir(exist_ok=True)  # Slurm starts no task whose log has no folder
     return [
-        *notes_on(load_given_model(model, plan).calibration, config.inference),
         f"{out}: {len(missing)} of {n_shards} shards to do; each is a task of a job array:",
         f"  {_submission(out, missing, config)}",
         "when all have ended:",
         f"  {finish}",
+        *notes_on(load_given_model(model, plan).calibration, config.inference),
     ]
 
 

@@ -88,9 +88,9 @@ def stage(folder: Path, asked: argparse.Namespace) -> None:
     import pyarrow.parquet as pq
 
     from apogee_batch.network.checkpoint import load_checkpoint
-    from apogee_batch.run.model_of_run import inference_ledger
     from apogee_batch.run.clusters import open_workers
     from apogee_batch.run.infer import shard_sizes
+    from apogee_batch.run.model_of_run import inference_ledger
     from apogee_batch.run.plan import read_plan
     from apogee_batch.run.progress import SilentView
     from apogee_batch.run.stages import run_shards
