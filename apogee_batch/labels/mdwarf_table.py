@@ -3,12 +3,12 @@
 import json
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
+from apogee_batch.labels.label_columns import NAME_COLUMNS, REASON_COLUMN, nullable, value_columns
 from apogee_batch.labels.mdwarfs import QUANTITIES, MDwarfLabels
 from apogee_batch.labels.photometry import Photometry
-from apogee_batch.schema import Column, DoubleArray, arrow_schema
+from apogee_batch.schema import Column, arrow_schema
 
 _MEANINGS = {  # unit, UCD, description
     "teff": ("K", "phys.temperature.effective", "Effective temperature from a colour"),
@@ -25,23 +25,17 @@ _MEANINGS = {  # unit, UCD, description
 
 def mdwarf_columns() -> tuple[Column, ...]:
     """Return the columns of the table, in order."""
-    names = [
-        Column("apogee_id", "string", True, "", "meta.id;meta.main", "Name of the star"),
-        Column("apstar_id", "string", True, "", "meta.id", "Name of the spectrum, where the input has one"),
-    ]
-    numbers = []
-    for name in QUANTITIES:
-        unit, ucd, description = _MEANINGS[name]
-        numbers.append(Column(name, "double", True, unit, ucd, description))
-        error = f"One-sigma error of {name}, from draws of the measurements and of the relations' scatter"
-        of_error = "dex" if unit.startswith("dex(") else unit  # an error of a logarithm has no zero point
-        numbers.append(Column(f"e_{name}", "double", True, of_error, f"stat.error;{ucd}", error))
+    numbers = value_columns(
+        QUANTITIES,
+        _MEANINGS,
+        "One-sigma error of {name}, from draws of the measurements and of the relations' scatter",
+    )
     codes = [
         Column("teff_relation", "string", True, "", "meta.code", "Relation that gave Teff"),
         Column("field", "string", True, "", "obs.field", "Field of the star, where the input has one"),
-        Column("reason", "string", True, "", "meta.code", "Why the star has no label; null where it has one"),
+        REASON_COLUMN,
     ]
-    return (*names, *numbers, *codes)
+    return (*NAME_COLUMNS, *numbers, *codes)
 
 
 def mdwarf_table(photometry: Photometry, labels: MDwarfLabels, *, provenance: dict[str, Any]) -> Any:
@@ -70,12 +64,7 @@ def mdwarf_table(photometry: Photometry, labels: MDwarfLabels, *, provenance: di
     }
     columns: dict[str, Any] = {name: [text or None for text in column] for name, column in texts.items()}
     for name in QUANTITIES:
-        columns[name] = _nullable(labels.values[name])
-        columns[f"e_{name}"] = _nullable(labels.errors[name])
+        columns[name] = nullable(labels.values[name])
+        columns[f"e_{name}"] = nullable(labels.errors[name])
     metadata = {"apogee_batch": json.dumps(provenance, sort_keys=True)}
     return pa.table(columns, schema=arrow_schema(mdwarf_columns()).with_metadata(metadata))
-
-
-def _nullable(values: DoubleArray) -> Any:
-    """Return numbers with nulls for NaN."""
-    return pa.array(values, mask=np.isnan(values))

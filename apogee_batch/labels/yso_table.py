@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from apogee_batch.labels.label_columns import NAME_COLUMNS, REASON_COLUMN, nullable, value_columns
 from apogee_batch.labels.photometry import Photometry
 from apogee_batch.labels.ysos import FE_H, QUANTITIES, YsoLabels
-from apogee_batch.schema import Column, DoubleArray, arrow_schema
+from apogee_batch.schema import Column, arrow_schema
 
 _MEANINGS = {  # unit, UCD, description
     "teff": ("K", "phys.temperature.effective", "Effective temperature from photometry and isochrones"),
@@ -21,28 +22,27 @@ _MEANINGS = {  # unit, UCD, description
 
 def yso_columns() -> tuple[Column, ...]:
     """Return the columns of the table, in order."""
-    names = [
-        Column("apogee_id", "string", True, "", "meta.id;meta.main", "Name of the star"),
-        Column("apstar_id", "string", True, "", "meta.id", "Name of the spectrum, where the input has one"),
-    ]
-    numbers = []
-    for name in QUANTITIES:
-        unit, ucd, description = _MEANINGS[name]
-        numbers.append(Column(name, "double", True, unit, ucd, description))
-        error = f"Standard deviation of {name} over noisy copies of the photometry"
-        of_error = "dex" if unit.startswith("dex(") else unit  # an error of a logarithm has no zero point
-        numbers.append(Column(f"e_{name}", "double", True, of_error, f"stat.error;{ucd}", error))
+    numbers = value_columns(
+        QUANTITIES,
+        _MEANINGS,
+        "Standard deviation of {name} over noisy copies of the photometry",
+    )
     fe_h = Column(
         "fe_h", "double", True, "dex", "phys.abund.Fe", "Metallicity, that of the isochrones: not measured"
     )
     others = [
         Column("n_bands", "int32", False, "", "meta.number", "Bands brighter than their limiting magnitude"),
         Column(
-            "residual_mag", "double", True, "mag", "stat.fit.residual", "Rms of photometry minus the model"
+            "residual_mag",
+            "double",
+            True,
+            "mag",
+            "stat.fit.residual",
+            "Rms of photometry minus model, without noise",
         ),
-        Column("reason", "string", True, "", "meta.code", "Why the star has no label; null where it has one"),
+        REASON_COLUMN,
     ]
-    return (*names, *numbers[:4], fe_h, *numbers[4:], *others)
+    return (*NAME_COLUMNS, *numbers[:4], fe_h, *numbers[4:], *others)
 
 
 def yso_table(photometry: Photometry, labels: YsoLabels, *, provenance: dict[str, Any]) -> Any:
@@ -66,18 +66,13 @@ def yso_table(photometry: Photometry, labels: YsoLabels, *, provenance: dict[str
     columns: dict[str, Any] = {
         "apogee_id": [text or None for text in photometry.apogee_id],
         "apstar_id": [text or None for text in photometry.apstar_id],
-        "fe_h": _nullable(np.where(has_label, FE_H, np.nan)),
+        "fe_h": nullable(np.where(has_label, FE_H, np.nan)),
         "n_bands": pa.array(labels.n_bands),
-        "residual_mag": _nullable(labels.residual_mag),
+        "residual_mag": nullable(labels.residual_mag),
         "reason": [None if reason is None else str(reason) for reason in labels.reason],
     }
     for name in QUANTITIES:
-        columns[name] = _nullable(labels.values[name])
-        columns[f"e_{name}"] = _nullable(labels.errors[name])
+        columns[name] = nullable(labels.values[name])
+        columns[f"e_{name}"] = nullable(labels.errors[name])
     metadata = {"apogee_batch": json.dumps(provenance, sort_keys=True)}
     return pa.table(columns, schema=arrow_schema(yso_columns()).with_metadata(metadata))
-
-
-def _nullable(values: DoubleArray) -> Any:
-    """Return numbers with nulls for NaN."""
-    return pa.array(values, mask=np.isnan(values))
