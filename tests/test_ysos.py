@@ -275,6 +275,19 @@ def test_radius_and_luminosity_are_taken_if_the_table_has_both(
         assert load_net(network_folder(out)).settings.uses_radius_luminosity is expected
 
 
+def test_a_network_that_takes_the_place_of_another_is_told(
+    table: Path, photometry: Photometry, tmp_path: Path
+) -> None:
+    torch.set_num_threads(1)
+    sky, out = _photometry_file(photometry, tmp_path / "sky.parquet"), tmp_path / "ysos.parquet"
+    told = []
+    for seed in (0, 0, 1):
+        made = NetworkSettings(n_stars=200, seed=seed, training=TrainingSettings(epochs=1))
+        told.append(make_yso_labels(sky, out, isochrones=[table], made=made, settings=LOOSE))
+    has_told = [any("replaces another" in line for line in lines) for lines in told]
+    assert has_told == [False, False, True]
+
+
 def test_only_parquet_is_written_and_never_over_the_photometry(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"ends in \.parquet"):
         make_yso_labels(tmp_path / "sky.csv", tmp_path / "ysos.fits")

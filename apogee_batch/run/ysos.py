@@ -76,7 +76,10 @@ def make_yso_labels(
         table = _read(photometry, made.synthetic.get("bands", SyntheticSettings().bands), column_map)
         trained = _train(isochrones, made, table, view)
         folder, lines = network_folder(out), []
-    sha256 = save_net(folder, trained) if network is None else sha256_of_file(folder / WEIGHTS_FILE)
+    before = _hash_of_network(folder)
+    sha256 = save_net(folder, trained) if network is None else before
+    if before not in (None, sha256):
+        lines.append(f"network {folder}: replaces another that was kept there, {str(before)[:16]}")
     labels = estimate_yso_labels(trained, table, settings)
     provenance = {
         "version": __version__,
@@ -87,6 +90,11 @@ def make_yso_labels(
     }
     write_table(out, yso_table(table, labels, provenance=provenance))
     return [*lines, *describe_net(trained, folder), *_summary(labels, out)]
+
+
+def _hash_of_network(folder: Path) -> str | None:
+    weights = folder / WEIGHTS_FILE
+    return sha256_of_file(weights) if weights.is_file() else None
 
 
 def network_folder(out: Path) -> Path:
