@@ -1,10 +1,13 @@
 """The published files: every reader sees the same values, nulls and units; the bytes never vary."""
 
+import shutil
+import subprocess
 import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
+import dask.dataframe as dd
 import duckdb
 import numpy as np
 import pandas as pd
@@ -12,8 +15,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from astropy import units as u
-from astropy.io import fits, votable
+from astropy.io import fits
+from astropy.io import votable as astropy_votable
 from astropy.table import QTable, Table
 
 from apogee_batch.catalog.annotations import is_logarithmic
@@ -22,6 +27,7 @@ from apogee_batch.errors import IntegrityError
 from apogee_batch.schema import Column, arrow_schema, catalog_columns
 
 METADATA = {"run_id": "0123abcd", "model": "sha256 " + 64 * "f", "place": "Kitt Peak / Las Campañas"}
+VOPARQUET_CONTENT = "IVOA.VOTable-Parquet.content"
 N_STARS = 5
 
 
@@ -87,6 +93,63 @@ def test_duckdb_reads_values_and_nulls(parquet: Path) -> None:
         ).fetchone()
     assert [dict(zip(NAMES, row, strict=True)) for row in rows] == CATALOG.to_pylist()
     assert bright == (CATALOG["data_set"].null_count,)
+
+
+# dask's own reader gives this word to pandas, which is going to forget it
+@pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame:pandas.errors.Pandas4Warning")
+def test_dask_reads_values_and_nulls(parquet: Path) -> None:
+    frame = dd.read_parquet(parquet).compute(scheduler="synchronous")
+    assert list(frame.columns) == NAMES
+    for name in NAMES:
+        values = [None if pd.isna(value) else value for value in frame[name]]
+        assert values == EXPECTED[name], name
+
+
+def words_by_pyarrow(path: Path) -> dict[str, str]:
+    return {key.decode(): value.decode() for key, value in pq.read_schema(path).metadata.items()}
+
+
+def words_by_duckdb(path: Path) -> dict[str, str]:
+    with duckdb.connect() as connection:
+        found = connection.execute("select key, value from parquet_kv_metadata(?)", [str(path)]).fetchall()
+    return {key.decode(): value.decode() for key, value in found}
+
+
+@pytest.mark.parametrize("read", [words_by_pyarrow, words_by_duckdb, pl.read_parquet_metadata])
+def test_each_reader_finds_units_where_it_finds_words_about_the_file(read: Any, parquet: Path) -> None:
+    words = read(parquet)
+    described = yaml.safe_load(words["table_meta_yaml"])
+    assert dict(described["meta"])["run_id"] == words["apogee_batch.run_id"] == METADATA["run_id"]
+    by_name = {entry["name"]: entry for entry in described["datatype"]}
+    votable = ET.fromstring(words[VOPARQUET_CONTENT])
+    fields = {field.get("name"): field for field in votable.findall(".//{*}FIELD")}
+    assert list(by_name) == list(fields) == NAMES
+    for column in catalog_columns():
+        entry, field = by_name[column.name], fields[column.name]
+        assert entry["datatype"] == column.dtype
+        assert u.Unit(entry.get("unit", "")) == u.Unit(column.unit)
+        assert u.Unit(field.get("unit", ""), format="cds") == u.Unit(column.unit)
+        assert (entry["description"], dict(entry["meta"])["ucd"]) == (column.description, column.ucd)
+        assert (field.get("ucd"), field.findtext("{*}DESCRIPTION")) == (column.ucd, column.description)
+
+
+def test_the_length_of_each_text_is_told_for_astropy(parquet: Path) -> None:
+    words = words_by_pyarrow(parquet)
+    told = {
+        key.removeprefix("table::len::"): int(text) for key, text in words.items() if key.startswith("table:")
+    }
+    texts = [column.name for column in catalog_columns() if column.dtype == "string"]
+    longest = {name: max(len(text or "None") for text in EXPECTED[name]) for name in texts}
+    assert told == longest
+
+
+def test_nulls_are_nulls_and_all_is_compressed(parquet: Path) -> None:
+    group = pq.read_metadata(parquet).row_group(0)
+    for i, column in enumerate(catalog_columns()):
+        chunk = group.column(i)
+        assert chunk.path_in_schema == column.name
+        assert chunk.statistics.null_count == EXPECTED[column.name].count(None)
+        assert chunk.compression == "ZSTD"
 
 
 @pytest.mark.parametrize("reader", ["parquet", "parquet.votable"])
@@ -167,6 +230,12 @@ def test_fits_headers_are_standard_and_say_all(fits_file: Path) -> None:
         assert np.isnan(hdus["CATALOG"].data["teff_label"])[2:].all()
 
 
+@pytest.mark.skipif(shutil.which("fitsverify") is None, reason="fitsverify is not installed")
+def test_fitsverify_finds_nothing(fits_file: Path) -> None:
+    told = subprocess.run(["fitsverify", str(fits_file)], capture_output=True, text=True, check=False).stdout
+    assert "found 0 warning(s) and 0 error(s)" in told, told
+
+
 def test_texts_that_fits_cannot_hold_are_escaped(tmp_path: Path) -> None:
     i = CATALOG.schema.get_field_index("field")
     fields = pa.array(["Ω Cen", None, "M67\n", "", "x"])
@@ -185,16 +254,16 @@ def test_field_metadata_tell_unit_ucd_and_description(parquet: Path) -> None:
         assert schema.field(column.name).nullable is column.nullable
     assert schema.metadata[b"apogee_batch.run_id"] == b"0123abcd"
     assert schema.metadata[b"apogee_batch.place"].decode() == METADATA["place"]
-    assert pq.read_metadata(parquet).row_group(0).column(0).compression == "ZSTD"
 
 
 def test_the_votable_header_is_a_valid_votable_without_data(parquet: Path, tmp_path: Path) -> None:
     metadata = pq.read_schema(parquet).metadata
     assert metadata[b"IVOA.VOTable-Parquet.version"] == b"1.0"
-    content = metadata[b"IVOA.VOTable-Parquet.content"]
-    assert next(ET.fromstring(content).iter("{*}DATA"), None) is None
+    content = metadata[VOPARQUET_CONTENT.encode()]
+    assert ET.fromstring(content).find(".//{*}TABLE") is not None
+    assert ET.fromstring(content).find(".//{*}DATA") is None
     (tmp_path / "header.xml").write_bytes(content)
-    parsed = votable.parse(tmp_path / "header.xml", verify="exception")
+    parsed = astropy_votable.parse(tmp_path / "header.xml", verify="exception")
     fields = parsed.get_first_table().fields
     assert [field.name for field in fields] == NAMES
     for field, column in zip(fields, catalog_columns(), strict=True):

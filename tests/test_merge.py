@@ -11,12 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_rows import label_rows, star_table
 
-from apogee_batch.catalog import merge
 from apogee_batch.catalog import rows as catalog_rows
 from apogee_batch.catalog.export import write_fits, write_parquet
 from apogee_batch.catalog.fits_stream import add_words, encode_checksum
 from apogee_batch.catalog.flags import mark_duplicates
-from apogee_batch.catalog.merge import merge_parts, read_pieces
+from apogee_batch.catalog.merge import merge_parts, sky_positions
 from apogee_batch.catalog.parts import build_part, write_part
 from apogee_batch.catalog.rows import Summary, ascii_text, ascii_texts, rows_of
 from apogee_batch.schema import catalog_flags
@@ -127,18 +126,9 @@ def test_the_parquet_file_is_the_same_whatever_the_parts(parts: list[Path], tmp_
     assert merged.sha256 == whole.sha256
 
 
-def test_columns_are_read_alone(parts: list[Path]) -> None:
-    table = pa.concat_tables(read_pieces(parts, ["teff", "data_set", "logg"]))
-    assert table.schema.names == ["teff", "data_set", "logg"]
-    assert table["data_set"].to_pylist() == WHOLE["data_set"].to_pylist()
-    assert table["teff"].to_pylist() == WHOLE["teff"].to_pylist()
-
-
-def test_pieces_have_a_few_rows_each_and_there_is_always_one(
-    parts: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(merge, "PIECE_ROWS", 2)
-    assert [len(piece) for piece in read_pieces(parts, ["teff"])] == [2, 2, 1, 0, 2, 2, 2, 1]
+def test_positions_are_read_by_store_row_whatever_the_order_of_the_parts(parts: list[Path]) -> None:
+    positions = pa.concat_tables(sky_positions(parts[::-1]))
+    assert positions.to_pydict() == WHOLE.select(["ra", "dec"]).to_pydict()
 
 
 TEXTS = st.lists(st.none() | st.text(max_size=8), max_size=6)

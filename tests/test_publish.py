@@ -4,19 +4,29 @@ import gc
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from astropy.io import fits
 
+from apogee_batch.catalog import sky_order
 from apogee_batch.catalog.export import write_parquet
 from apogee_batch.catalog.parts import write_part
 from apogee_batch.catalog.rows import rows_of
+from apogee_batch.catalog.sky_order import healpix_index
 from apogee_batch.errors import IntegrityError
-from apogee_batch.files import read_json, sha256_of_file, write_bytes
+from apogee_batch.files import (
+    read_json,
+    read_sealed_json,
+    sha256_of_file,
+    write_bytes,
+    write_sealed_json,
+)
 from apogee_batch.network.checkpoint import load_checkpoint
 from apogee_batch.report import figures
 from apogee_batch.report.validation_text import validation_text
@@ -25,6 +35,7 @@ from apogee_batch.run.model_of_run import inference_ledger
 from apogee_batch.run.plan import read_plan
 from apogee_batch.run.publish import MANIFEST_FILE, Published, publish
 from apogee_batch.run.validate import validate_run
+from apogee_batch.run.verify_run import verify_run
 from apogee_batch.schema import arrow_schema, catalog_columns
 
 
@@ -155,6 +166,53 @@ def test_what_is_lost_or_damaged_is_published_again(run: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick_figures")
+def test_what_is_published_is_in_the_order_of_the_sky_and_says_so(run: Path) -> None:
+    publish_run(run)
+    catalog = pq.read_table(run / "catalog" / "catalog.parquet")
+    stars = pq.read_table(run / "inputs" / "stars.parquet", columns=["apstar_id", "ra", "dec"])
+    index = healpix_index(stars["ra"].to_numpy(), stars["dec"].to_numpy())
+    in_order = stars["apstar_id"].take(np.argsort(index, kind="stable")).to_pylist()
+    assert catalog["apstar_id"].to_pylist() == in_order != stars["apstar_id"].to_pylist()
+    said = catalog.schema.metadata[b"apogee_batch.sorted_by"].decode()
+    with fits.open(run / "catalog" / "catalog.fits") as hdus:
+        assert hdus[1].data["apstar_id"].tolist() == in_order
+        comments = "".join(hdus[1].header["COMMENT"]).replace(" ", "")  # cards cut at spaces, too
+        assert f"sorted_by:{said}".replace(" ", "") in comments
+    assert "HEALPix index (order 29, nested)" in said
+
+
+@pytest.mark.usefixtures("quick_figures")
+def test_the_same_is_published_where_rows_are_sorted_by_way_of_a_file(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_run(run)
+    before = {name: sha256 for name, (_, sha256) in digests(run).items()}
+    (run / MANIFEST_FILE).unlink()
+    monkeypatch.setattr(sky_order, "LOAD_ROWS", 20)
+    monkeypatch.setattr(sky_order, "BUCKET_ROWS", 11)
+    publish_run(run)
+    assert {name: sha256 for name, (_, sha256) in digests(run).items()} == before
+    assert not list((run / "staging").iterdir())
+
+
+@pytest.mark.usefixtures("quick_figures")
+def test_a_catalogue_that_was_published_in_the_order_of_the_store_stays_and_is_whole(run: Path) -> None:
+    devices = {read_sealed_json(path)["extra"]["device"] for path in run.glob("ledger/[0-9]*.json")}
+    publish_run(run, sorted(devices))
+    stars = pq.read_table(run / "inputs" / "stars.parquet", columns=["apstar_id"])["apstar_id"]
+    catalog = pq.read_table(run / "catalog" / "catalog.parquet")
+    places = pc.index_in(stars, value_set=catalog["apstar_id"])
+    written = write_parquet(catalog.take(places), run / "catalog" / "catalog.parquet", metadata={})
+    manifest = read_sealed_json(run / MANIFEST_FILE)
+    manifest["files"][0] = asdict(relative_digest(written, run))
+    write_sealed_json(run / MANIFEST_FILE, manifest)
+    before = digests(run)
+    publish_run(run, sorted(devices))
+    assert digests(run) == before
+    assert verify_run(run) == []
+
+
+@pytest.mark.usefixtures("quick_figures")
 def test_a_catalogue_of_other_parts_is_published_again(run: Path) -> None:
     publish_run(run)
     before = read_json(run / MANIFEST_FILE)
@@ -170,7 +228,8 @@ def test_a_catalogue_of_other_parts_is_published_again(run: Path) -> None:
     after = read_json(run / MANIFEST_FILE)
     assert after["parts_sha256"] != before["parts_sha256"]
     catalog = pq.read_table(run / "catalog" / "catalog.parquet")
-    assert catalog["teff"].to_pylist()[-1] == other["teff"].to_pylist()[-1]
+    teff = dict(zip(*catalog.select(["apstar_id", "teff"]).to_pydict().values(), strict=True))
+    assert [teff[name] for name in other["apstar_id"].to_pylist()] == other["teff"].to_pylist()
 
 
 def test_a_damaged_part_is_not_published(run: Path) -> None:

@@ -327,7 +327,7 @@ def test_memory_does_not_grow_with_the_number_of_stars(tmp_path: Path) -> None:
         for one in pieces:
             summary.add(one)
         run = make_run(tmp_path / str(n_groups), CatalogRows(lambda pieces=pieces: pieces, summary))
-        assert pq.read_metadata(run / "catalog" / "catalog.parquet").num_row_groups == n_groups
+        assert pq.read_metadata(run / "catalog" / "catalog.parquet").num_row_groups == 8 * n_groups
         pool, usual = pa.proxy_memory_pool(pa.default_memory_pool()), pa.default_memory_pool()
         pa.set_memory_pool(pool)
         try:

@@ -66,8 +66,8 @@ def write_parquet(
         replace_on_success(path, staging=staging) as file,
         pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer,
     ):
-        for piece in rows.pieces():
-            writer.write_table(piece.replace_schema_metadata(of_file))
+        for group in rows.row_groups():
+            writer.write_table(group.replace_schema_metadata(of_file))
     return _digest_of(file)
 
 
@@ -105,6 +105,7 @@ def _fits_headers(rows: CatalogRows, metadata: Mapping[str, str]) -> tuple[Any, 
         unit = f" [{column.unit}]" if is_logarithmic(column) else ""
         header[f"TUCD{i}"] = column.ucd
         header[f"TCOMM{i}"] = column.description + unit
+    header["LONGSTRN"] = ("OGIP 1.0", "texts may go on in CONTINUE cards")  # fitsverify wants to be told
     header["CATVERS"] = (catalog_version(), "version of the catalogue's columns")
     for name, text in file_metadata(metadata).items():
         header.add_comment(f"{name}: {ascii_text(text)}")

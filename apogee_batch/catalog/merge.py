@@ -1,4 +1,4 @@
-"""The catalogue that all parts make, read part by part: memory grows by 24 bytes a star."""
+"""The catalogue that all parts make, read part by part: memory grows by some tens of bytes a star."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from apogee_batch.catalog.annotations import is_logarithmic
 from apogee_batch.catalog.flags import mark_duplicates
 from apogee_batch.catalog.parts import FIRST_ROW_KEY, LAST_ROW_KEY, VERSION_KEY
-from apogee_batch.catalog.rows import PIECE_ROWS, CatalogRows, Summary
+from apogee_batch.catalog.rows import CatalogRows, Summary
+from apogee_batch.catalog.sky_order import POSITION_COLUMNS
 from apogee_batch.errors import IntegrityError
 from apogee_batch.schema import arrow_schema, catalog_columns, catalog_flags, catalog_version
 
@@ -76,20 +77,15 @@ def merge_parts(paths: Sequence[Path]) -> CatalogRows:
     return CatalogRows(read, summary)
 
 
-def read_pieces(paths: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Give some columns of all parts, in the order of `paths`, in tables of `PIECE_ROWS` at most.
-
-    A part without stars gives an empty table, so that there is always one.
+def sky_positions(paths: Sequence[Path]) -> Iterator[pa.Table]:
+    """Give `ra` and `dec` of the stars of parts, in any order, by store row.
 
     Raises
     ------
     IntegrityError
         If a part is damaged.
     """
-    for path in paths:
-        part = _read(path, columns).select(list(columns))
-        for start in range(0, max(len(part), 1), PIECE_ROWS):
-            yield part.slice(start, PIECE_ROWS)
+    return (_read(path, POSITION_COLUMNS) for path in _in_order(paths))
 
 
 def _in_order(paths: Sequence[Path]) -> list[Path]:

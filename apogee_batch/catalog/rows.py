@@ -1,16 +1,21 @@
 """A catalogue of any length: read piece by piece, as often as is needed."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, repeat
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from apogee_batch.errors import IntegrityError
 from apogee_batch.schema import Column, arrow_schema, catalog_columns, catalog_version
 
-PIECE_ROWS = 65536  # also the row group of the published file: who wants a few stars reads some megabytes
+PIECE_ROWS = 65536
+ROW_GROUP_ROWS = 8192  # of Parquet at most; half of it makes the footer as large as what is saved by it
+PUBLISH_AGAIN = "give the same 'apogee-batch run-catalog' command again"
 NULL_WORD = "None"  # astropy's Parquet reader shows a null text as this word; a narrower column would cut it
 _ASCII_WORDS = r"^([!-~]+( [!-~]+)*)?$"  # what a FITS file can hold as it is
 
@@ -64,23 +69,38 @@ class CatalogRows:
         Of all of them.
     columns : tuple of Column
         By default those of the catalogue; a table made from it may have more.
+    groups : tuple of int
+        How many rows each row group of a Parquet file has; without it `ROW_GROUP_ROWS`, the last one fewer.
     """
 
     read: Callable[[], Iterable[pa.Table]]
     summary: Summary
     columns: tuple[Column, ...] = field(default_factory=catalog_columns)
+    groups: tuple[int, ...] = ()
 
     def pieces(self) -> Iterator[pa.Table]:
         """Give the rows in tables of `PIECE_ROWS`, the last one shorter; one empty one if there are none."""
+        return self._cut(repeat(PIECE_ROWS))
+
+    def row_groups(self) -> Iterator[pa.Table]:
+        """Give the rows in tables of the lengths of `groups`; one empty one if there are none."""
+        return self._cut(chain(self.groups, repeat(ROW_GROUP_ROWS)))
+
+    def _cut(self, lengths: Iterator[int]) -> Iterator[pa.Table]:
+        """Give the rows in tables of some lengths, the last one shorter."""
         held, n_held, n_read = list[pa.Table](), 0, 0
+        length = next(lengths)
         for table in self.read():
             held.append(table)
             n_held += len(table)
             n_read += len(table)
-            while n_held >= PIECE_ROWS:
-                joined = pa.concat_tables(held)
-                yield joined.slice(0, PIECE_ROWS).combine_chunks()
-                held, n_held = [joined.slice(PIECE_ROWS)], n_held - PIECE_ROWS
+            if n_held < length:
+                continue
+            joined, start = pa.concat_tables(held), 0
+            while n_held >= length:
+                yield joined.slice(start, length).combine_chunks()
+                start, n_held, length = start + length, n_held - length, next(lengths)
+            held = [joined.slice(start)]
         if n_read != self.summary.n_rows:
             raise IntegrityError(
                 "parts of the catalogue changed while they were read; give the command again"
@@ -106,6 +126,28 @@ def rows_of(catalog: Any) -> CatalogRows:
     summary = Summary()
     summary.add(table)
     return CatalogRows(lambda: [table], summary)
+
+
+def read_pieces(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Give those of the columns that a published catalogue has, in tables of `PIECE_ROWS` at most.
+
+    There is always one, be it empty.
+
+    Raises
+    ------
+    IntegrityError
+        If the file is damaged.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            present = [name for name in dict.fromkeys(columns) if name in file.schema_arrow.names]
+            if not file.metadata.num_rows:
+                yield file.read(columns=present)
+            for batch in file.iter_batches(PIECE_ROWS, columns=present):
+                yield pa.Table.from_batches([batch])
+    except (OSError, pa.ArrowException) as error:
+        text = " ".join(str(error).split())
+        raise IntegrityError(f"{path}: is damaged ({text}); {PUBLISH_AGAIN}") from error
 
 
 def ascii_texts(values: Any) -> Any:

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from apogee_batch.catalog.export import write_fits, write_parquet
-from apogee_batch.catalog.merge import merge_parts, read_pieces
-from apogee_batch.catalog.rows import CatalogRows
+from apogee_batch.catalog.merge import merge_parts, sky_positions
+from apogee_batch.catalog.rows import CatalogRows, read_pieces
+from apogee_batch.catalog.sky_order import ORDER_WORDS, in_sky_order
 from apogee_batch.errors import IntegrityError, RejectReason
 from apogee_batch.files import (
     FileDigest,
@@ -39,6 +40,8 @@ from apogee_batch.store.tables import REJECTS, STARS, read_table
 from apogee_batch.survey.apstar import RejectedSpectrum
 
 MANIFEST_FILE = "manifest.json"
+CATALOG_FILE = "catalog/catalog.parquet"
+FITS_FILE = "catalog/catalog.fits"
 RESULTS_FILE = "report/results.json"
 TEXT_WIDTH = 110
 VALIDATION_WIDTH = 100
@@ -108,11 +111,12 @@ def publish(
     _check_stars(run, paths, rows.summary.n_rows, sum(report.n_rejected for report in reports.values()))
     rejects = [read_table(run / INPUTS / f"{REJECTS}.parquet"), killed_stars(run, list(reports.values()))]
     metadata = catalog_metadata(run_id(plan), plan, identity)
-    written = _write_tables(run, rows, pa.concat_tables(rejects), metadata)
-    labelled = gather_labelled(read_pieces(paths, VALIDATION_COLUMNS))
+    with in_sky_order(rows, sky_positions(paths), staging=run / STAGING) as ordered:
+        written = _write_tables(run, ordered, pa.concat_tables(rejects), metadata)
+    labelled = gather_labelled(read_pieces(run / CATALOG_FILE, VALIDATION_COLUMNS))
     found = validate(labelled, label_std=header.scaler.std, origin=Origin(run_id(plan), *identity))
     del labelled  # what the pictures need comes in pieces
-    written += _write_report(run, paths, found)
+    written += _write_report(run, found)
     published = Published(rows.summary.n_rows, sum(map(len, rejects)), found.results)
     files = [asdict(relative_digest(file, run)) for file in written]
     counts = {"stars": published.n_stars, "rejects": published.n_rejects}
@@ -163,7 +167,7 @@ def _part_paths(run: Path, reports: Mapping[int, ShardReport], shards: Sequence[
 
 
 def _check_stars(run: Path, paths: Sequence[Path], n_rows: int, n_killed: int) -> None:
-    """Check that every star of the run is a row, or was left out and told; in the order of the store."""
+    """Check that every star of the run is a row of a part, or was left out and told; in the store's order."""
     table = run / INPUTS / f"{STARS}.parquet"
     n_stars, stars = count_rows(table), each_name(table)
     is_in_order = all(name in stars for path in paths for name in each_name(path))  # takes from `stars`
@@ -202,6 +206,7 @@ def catalog_metadata(name: str, plan: dict[str, Any], model: Identity) -> dict[s
         "err_cap": str(plan["err_cap"]),
         "noise": str(plan["noise"]),
         "precision": str(plan["precision"]),
+        "sorted_by": ORDER_WORDS,
         "software": f"apogee-batch {plan['software']['apogee-batch']}",
         "reference": "Olney et al. 2020, AJ 159, 182",
     }
@@ -211,22 +216,21 @@ def _write_tables(
     run: Path, rows: CatalogRows, rejects: pa.Table, metadata: Mapping[str, str]
 ) -> list[FileDigest]:
     """Write the catalogue in its formats, and the rejects."""
-    files = {suffix: run / "catalog" / f"catalog.{suffix}" for suffix in ("parquet", "fits")}
     return [
-        write_parquet(rows, files["parquet"], metadata=metadata, staging=run / STAGING),
-        write_fits(rows, files["fits"], metadata=metadata, staging=run / STAGING),
+        write_parquet(rows, run / CATALOG_FILE, metadata=metadata, staging=run / STAGING),
+        write_fits(rows, run / FITS_FILE, metadata=metadata, staging=run / STAGING),
         write_table(run / "rejects.parquet", rejects),
     ]
 
 
-def _write_report(run: Path, paths: Sequence[Path], found: Validation) -> list[FileDigest]:
+def _write_report(run: Path, found: Validation) -> list[FileDigest]:
     """Write the tables of agreement, the validation and the pictures."""
     from apogee_batch.report.figures import kiel_diagram, label_comparison  # half a second of matplotlib
 
     folder = run / "report"
     pictures = {folder / "kiel.png": kiel_diagram, folder / "labels.png": label_comparison}
     for path, draw in pictures.items():
-        draw(read_pieces(paths, AGREEMENT_COLUMNS), path)
+        draw(read_pieces(run / CATALOG_FILE, AGREEMENT_COLUMNS), path)
     return [
         write_json(run / RESULTS_FILE, found.results.to_json()),
         write_text(folder / "results.txt", found.results.to_text(TEXT_WIDTH)),

@@ -1,6 +1,6 @@
 """Validation of a published run: its catalogue against its own labels, or against another table."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from apogee_batch.catalog.rows import PUBLISH_AGAIN, read_pieces
 from apogee_batch.errors import IntegrityError, UsageError
 from apogee_batch.files import read_json, read_sealed_json, write_json
 from apogee_batch.labels.rows import LabelTable
@@ -19,12 +19,9 @@ from apogee_batch.report.validation import Origin, Validation, validate
 from apogee_batch.report.validation_text import snr_markdown, validation_text
 from apogee_batch.run.ledger import WrittenFile, find_damage
 from apogee_batch.run.plan import read_plan
-from apogee_batch.run.publish import MANIFEST_FILE, RESULTS_FILE
+from apogee_batch.run.publish import CATALOG_FILE, MANIFEST_FILE, RESULTS_FILE
 from apogee_batch.schema import DATA_TYPES, LABEL_NAMES, N_LABELS
 
-CATALOG_FILE = "catalog/catalog.parquet"
-READ_ROWS = 65536
-PUBLISH_AGAIN = "give the same 'apogee-batch run-catalog' command again"
 IDENTIFIERS = ("apstar_id", "apogee_id")  # a spectrum's own name is the more exact, so it comes first
 
 
@@ -54,12 +51,13 @@ def validate_run(
     label_std = _read_label_std(run)
     origin = Origin(manifest["run_id"], manifest["model_sha256"], manifest.get("calibration_sha256"))
     if against is None:
-        stars = gather_labelled(_read_catalog(run, VALIDATION_COLUMNS))
+        stars = gather_labelled(read_pieces(run / CATALOG_FILE, VALIDATION_COLUMNS))
         return validate(stars, label_std=label_std, origin=origin)
     other = _OtherLabels(
         read_label_table(against, DATA_TYPES[0], column_map=column_map)
     )  # types are the run's
-    stars = gather_labelled(map(other.put, _read_catalog(run, (*IDENTIFIERS, *VALIDATION_COLUMNS))))
+    pieces = read_pieces(run / CATALOG_FILE, (*IDENTIFIERS, *VALIDATION_COLUMNS))
+    stars = gather_labelled(map(other.put, pieces))
     if len(stars) and other.n_without == len(stars):
         raise UsageError(
             f"{against}: none of its {other.n_rows} stars is a labelled star of {run}; they are matched by "
@@ -152,16 +150,3 @@ def _read_label_std(run: Path) -> list[float]:
         return [float(told[name]) for name in LABEL_NAMES]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise IntegrityError(f"{path}: is missing or damaged; {PUBLISH_AGAIN}") from error
-
-
-def _read_catalog(run: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Give those of the columns that the catalogue has, in pieces."""
-    path = run / CATALOG_FILE
-    try:
-        file = pq.ParquetFile(path, page_checksum_verification=True)
-        present = [name for name in columns if name in file.schema_arrow.names]
-        for batch in file.iter_batches(READ_ROWS, columns=present):
-            yield pa.Table.from_batches([batch])
-    except (OSError, pa.ArrowException) as error:
-        text = " ".join(str(error).split())
-        raise IntegrityError(f"{path}: is damaged ({text}); {PUBLISH_AGAIN}") from error
