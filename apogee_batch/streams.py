@@ -58,6 +58,11 @@ class StagedFile(io.RawIOBase):
             n_written += os.pwrite(self._descriptor, content[n_written:], n_written)
         self._hash = None
 
+    def flush_content(self) -> None:
+        """Force to the disk what was written until now, so that less is left for the end."""
+        self._refuse_if_closed()
+        os.fsync(self._descriptor)
+
     def close(self) -> None:
         """Let go of the file, which stays where it is."""
         if not self.closed:

@@ -1,9 +1,7 @@
 """Ranges of bytes: equal for plain and gzip files; nothing but a regular file is opened."""
 
 import gzip
-import hashlib
 import os
-import struct
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +12,8 @@ from strategies import packed
 
 from apogee_batch.errors import ApStarError, RejectReason
 from apogee_batch.survey import byte_ranges
-from apogee_batch.survey.byte_ranges import ContentHash, FileContent, open_bytes
+from apogee_batch.survey.byte_ranges import open_bytes
+from apogee_batch.survey.content_hash import FileContent, begin_hash
 
 
 def reason(path: Path) -> RejectReason:
@@ -41,41 +40,8 @@ def test_any_range_is_the_same_slice(
         assert source.size() == len(content)
 
 
-def test_the_hash_is_of_all_that_was_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a.fits"
-    path.write_bytes(b"x" + bytes(range(256)) * 2000)
-    expected = hashlib.blake2b(digest_size=16)
-    original = os.pread
-
-    def noting(descriptor: int, n_bytes: int, offset: int) -> bytes:
-        content = original(descriptor, n_bytes, offset)
-        expected.update(struct.pack("<QQ", offset, len(content)) + content)
-        return content
-
-    monkeypatch.setattr(os, "pread", noting)
-    told = ContentHash()
-    with open_bytes(path, told) as source:
-        for offset, n_bytes in ((10, 100), (70_000, 1000), (70_100, 5000), (10, 60_000)):
-            source.read(offset, n_bytes)
-    assert told.content() == FileContent(path.stat().st_size, expected.hexdigest())
-
-
-def test_the_hash_of_gzip_data_is_of_the_whole_file_as_it_is(tmp_path: Path) -> None:
-    path = tmp_path / "a.fits.gz"
-    content = packed(os.urandom(150_000))
-    path.write_bytes(content)
-    told = ContentHash()
-    with open_bytes(path, told) as source:
-        source.size()
-    expected = hashlib.blake2b(digest_size=16)
-    for offset in (*range(0, len(content), 65536), len(content)):  # the last finds the end
-        block = content[offset : offset + 65536]
-        expected.update(struct.pack("<QQ", offset, len(block)) + block)
-    assert told.content() == FileContent(len(content), expected.hexdigest())
-
-
 def test_what_cannot_be_opened_has_no_hash(tmp_path: Path) -> None:
-    told = ContentHash()
+    told = begin_hash("blake3")
     with pytest.raises(ApStarError), open_bytes(tmp_path, told):
         pass
     assert told.content() == FileContent(0, None)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,12 @@ from apogee_batch.errors import IntegrityError, UsageError
 from apogee_batch.store.chunks import (
     FIRST_LAYOUT,
     ChunkLayout,
+    ShardEncoder,
     choose_chunks,
-    encode_shard,
     find_chunks,
     is_shard_file,
 )
-from apogee_batch.store.layout import create_store, make_empty, open_store
+from apogee_batch.store.layout import STAGING, create_store, make_empty, open_store
 from apogee_batch.store.metadata import find_metadata_damage, restore_metadata
 from apogee_batch.store.spectra import StoreInfo, read_spectra, shard_files, write_shard
 from apogee_batch.survey.pixels import N_PIXELS
@@ -34,10 +35,32 @@ def noisy(n_stars: int, dtype: type = np.float32, n_pixels: int = N_PIXELS) -> n
     return rng.normal(1000, 30, (n_stars, n_pixels)).astype(dtype)
 
 
-@pytest.mark.parametrize("offset", [[1, 0], [3, 3], [0]])
-def test_rows_that_do_not_ascend_are_refused(offset: list[int]) -> None:
+@pytest.mark.parametrize("offset", [[1, 0], [3, 3], [0, 64]])
+def test_rows_that_do_not_ascend_are_refused(tmp_path: Path, offset: list[int]) -> None:
+    info = create_store(tmp_path / "s.zarr", n_rows=64, shard_stars=64)
+    flux = noisy(2)
     with pytest.raises(ValueError, match="ascend"):
-        encode_shard(LAYOUTS[0], 64, np.array(offset, np.int32), noisy(2), 0.0)
+        write_shard(info, 0, offset=np.array(offset), flux=flux, err=flux, mask=flux.astype(np.int32))
+    assert not any(path.is_file() for path in (info.path / STAGING).rglob("*"))
+    assert not any(path.exists() for path in shard_files(info.path, 0))
+
+
+def encode_shard(
+    layout: ChunkLayout, shard_stars: int, offset: np.ndarray, values: np.ndarray, fill: float
+) -> bytes:
+    """Return a shard file, made at once."""
+    encoder = ShardEncoder(layout, values.dtype, fill)
+    chunk = offset // layout.n_stars
+
+    def encode() -> bytes:
+        pieces = [
+            encoder.encode_chunk(offset[chunk == i] - i * layout.n_stars, values[chunk == i])
+            for i in range(shard_stars // layout.n_stars)
+        ]
+        return b"".join([*pieces, encoder.encode_index()])
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(encode).result()
 
 
 def encoded_by_zarr(layout: ChunkLayout, rows: np.ndarray, fill: float) -> bytes:

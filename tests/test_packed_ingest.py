@@ -52,6 +52,7 @@ def test_a_finished_ingest_is_as_many_files_whatever_its_shards(store: Path) -> 
         "ledger.tar",
         "parts.tar",
         "plan.json",
+        "stages.jsonl",
         "summary.json",
     ]
     assert len(list_files(folder / "ledger")) == 3

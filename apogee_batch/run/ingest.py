@@ -27,7 +27,8 @@ from apogee_batch.run.ingest_task import ingest_shard
 from apogee_batch.run.ledger import Ledger, ShardReport
 from apogee_batch.run.lock import Lock
 from apogee_batch.run.plan import read_plan
-from apogee_batch.run.progress import ProgressView
+from apogee_batch.run.progress import Facts, ProgressView, show_facts
+from apogee_batch.run.stage_times import time_stages
 from apogee_batch.run.stages import run_shards
 from apogee_batch.run.store_tables import write_ingested_tables
 from apogee_batch.store.spectra import METADATA_FILE, create_store, resize_store
@@ -121,21 +122,27 @@ def _write_shards(
     lock: Lock,
 ) -> None:
     """Write the shards of an ingest that its ledger lacks."""
+    progress = time_stages(progress, plan.folder)
     fit_store(store)
     done = ledger.done()
     for problem in ledger.problems(done):
         progress.say(f"WARNING: {problem}; its shard is done again")
     todo = {shard: size for shard, size in plan.sizes.items() if shard not in done}
     n_before = sum(report.n_inputs for report in done.values())
+    n_rejected = sum(report.n_rejected for report in done.values())
     progress.start("ingest", len(plan.inputs), "files", done=n_before)
+    show_facts(progress, Facts(rejects=n_rejected))
     for report in done.values():
         bad.count(report)
 
     def on_report(report: ShardReport) -> None:
+        nonlocal n_rejected
         lock.check()
+        n_rejected += report.n_rejected
+        show_facts(progress, Facts(rejects=n_rejected))
         bad.count(report)
 
-    task = partial(ingest_shard, str(store), plan.folder.name, plan.values["rows"])
+    task = partial(ingest_shard, str(store), plan.folder.name, plan.values["rows"], hash_name=plan.hash_name)
     run_shards(workers, task, todo, ledger, progress, on_report=on_report)
     progress.finish()
 

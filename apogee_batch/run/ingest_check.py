@@ -18,6 +18,7 @@ from apogee_batch.run.plan import FORCE, LEDGER_FOLDER, read_plan, run_id
 from apogee_batch.run.progress import ProgressView
 from apogee_batch.store.tables import REJECTS
 from apogee_batch.survey.apstar import Rows, read_apstar_file
+from apogee_batch.survey.content_hash import HashName
 
 N_EXAMPLES = 3
 State = Literal["begun", "finished", "damaged"]
@@ -58,7 +59,7 @@ def changed_files(
     for folder in ingest_folders(store):
         state: State = "finished" if is_finished(folder) else "begun"
         plan = read_ingest(folder)
-        task = partial(check_shard, str(store), folder.name, plan.values["rows"], trust_mtime, state)
+        task = _task(store, plan, trust_mtime, state)
         changed = _run_all(workers, task, _shards_of(store, plan, named), progress)
         if changed:
             found[folder] = changed
@@ -91,6 +92,12 @@ def _run_all(
         threads.shutdown(wait=False, cancel_futures=True)
 
 
+def _task(store: Path, plan: IngestPlan, trust_mtime: bool, state: State) -> Callable[[int], list[str]]:
+    """Return `check_shard` for the shards of an ingest."""
+    folder, rows = plan.folder.name, plan.values["rows"]
+    return partial(check_shard, str(store), folder, rows, plan.hash_name, trust_mtime, state)
+
+
 def _shards_of(store: Path, plan: IngestPlan, named: Collection[str]) -> list[int]:
     """Return the shards of an ingest that are done and hold a file that is named."""
     done = ingest_ledger(store, plan).done(check_bytes=False)
@@ -100,7 +107,13 @@ def _shards_of(store: Path, plan: IngestPlan, named: Collection[str]) -> list[in
 
 
 def check_shard(
-    store: str, ingest: str, rows: Rows, trust_mtime: bool, state: State, shard: int
+    store: str,
+    ingest: str,
+    rows: Rows,
+    hash_name: HashName,
+    trust_mtime: bool,
+    state: State,
+    shard: int,
 ) -> list[str]:
     """Say which files of a shard are not what was read: a task.
 
@@ -110,6 +123,8 @@ def check_shard(
         Path of the store; name of the ingest's folder in it.
     rows : {"combined", "visits"}
         What was read of each file.
+    hash_name : {"blake3", "blake2b"}
+        How it was hashed.
     trust_mtime : bool
         As for `changed_files`.
     state : {"begun", "finished", "damaged"}
@@ -120,7 +135,7 @@ def check_shard(
     folder = Path(store) / "ingest" / ingest
     try:
         _check_parts(Path(store), folder, shard)
-        hashes = _hashes_of(folder, shard)
+        hashes = _hashes_of(folder, shard, hash_name)
         rejects = read_part(part_path(folder, REJECTS, shard)).to_pylist()
     except IntegrityError:
         if state != "damaged":
@@ -135,15 +150,21 @@ def check_shard(
     records = [record for record in read_shard_inputs(folder, shard) if record["path"] not in left_out]
 
     def find(record: dict[str, Any]) -> str | None:
-        blake2b = hashes.get(record["path"])
-        return _find_change(record, blake2b, rows, trust_mtime, must_exist=state == "damaged")
+        digest = hashes.get(record["path"])
+        return _find_change(record, digest, rows, hash_name, trust_mtime, must_exist=state == "damaged")
 
     changes = read_in_order(find, records, most_at_once=most_at_once(records))
     return [change for change in changes if change is not None]
 
 
 def _find_change(
-    record: dict[str, Any], blake2b: str | None, rows: Rows, trust_mtime: bool, *, must_exist: bool
+    record: dict[str, Any],
+    digest: str | None,
+    rows: Rows,
+    hash_name: HashName,
+    trust_mtime: bool,
+    *,
+    must_exist: bool,
 ) -> str | None:
     """Say how a file differs from what was planned and read; None if it does not."""
     path = record["path"]
@@ -152,13 +173,13 @@ def _find_change(
         return f"{path} is gone" if must_exist and record["size"] >= 0 else None
     if size != record["size"]:
         return f"{path} has {size} bytes, had {record['size']}"
-    if (blake2b is None and must_exist) or (trust_mtime and mtime_ns == record["mtime_ns"]):
+    if (digest is None and must_exist) or (trust_mtime and mtime_ns == record["mtime_ns"]):
         return None
     known = None if record["known"] is None else star_from_json(record["known"])
-    _, found = read_apstar_file(Path(path), rows=rows, known=known)
-    if blake2b is None:
-        return None if found.blake2b is None else f"{path} could not be read then, and can be now"
-    return None if found.blake2b == blake2b else f"{path} has the same size and another content"
+    _, found = read_apstar_file(Path(path), rows=rows, known=known, hash_name=hash_name)
+    if digest is None:
+        return None if found.digest is None else f"{path} could not be read then, and can be now"
+    return None if found.digest == digest else f"{path} has the same size and another content"
 
 
 def _check_parts(store: Path, folder: Path, shard: int) -> None:
@@ -173,10 +194,10 @@ def _check_parts(store: Path, folder: Path, shard: int) -> None:
             raise IntegrityError(f"{store / file.path}: {problem}")
 
 
-def _hashes_of(folder: Path, shard: int) -> dict[str, str | None]:
+def _hashes_of(folder: Path, shard: int, hash_name: HashName) -> dict[str, str | None]:
     """Return the hash of what was read of each file of a shard."""
     contents = read_part(part_path(folder, CONTENTS, shard))
-    return dict(zip(contents["path"].to_pylist(), contents["blake2b"].to_pylist(), strict=True))
+    return dict(zip(contents["path"].to_pylist(), contents[hash_name].to_pylist(), strict=True))
 
 
 def check_damaged_shards(store: Path, plan: IngestPlan, workers: Workers, progress: ProgressView) -> None:
@@ -189,8 +210,7 @@ def check_damaged_shards(store: Path, plan: IngestPlan, workers: Workers, progre
     """
     done = ingest_ledger(store, plan).done()
     damaged = [shard for shard in plan.shards if shard not in done]
-    task = partial(check_shard, str(store), plan.folder.name, plan.values["rows"], False, "damaged")
-    changed = _run_all(workers, task, damaged, progress)
+    changed = _run_all(workers, _task(store, plan, False, "damaged"), damaged, progress)
     if changed:
         raise IntegrityError(
             f"{store}: shards {', '.join(map(str, damaged))} of ingest {plan.folder.name} are damaged and "

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from apogee_batch.errors import UsageError
+from apogee_batch.output import ResultLine
 from apogee_batch.run.clusters import Workers, open_workers
 from apogee_batch.run.config import ORDINARY, Going, RunConfig
 from apogee_batch.run.dry_run import describe_ingest
@@ -187,8 +188,10 @@ def _ingest_dry_run(store: Path, plan: IngestPlan | None, damaged: Sequence[Inge
 
 def _ingest_lines(store: Path, summary: IngestSummary) -> list[str]:
     counts = summary.counts
-    lines = [f"{store}: {counts['stars_in_store']} spectra; {counts['inputs']} files read"]
-    if counts["rejects_in_store"]:
+    n_spectra, n_rejects = counts["stars_in_store"], counts["rejects_in_store"]
+    text = f"{store}: {n_spectra} spectra; {counts['inputs']} files read"
+    lines: list[str] = [ResultLine(text, name="store", path=str(store), spectra=n_spectra, rejects=n_rejects)]
+    if n_rejects:
         reasons = ", ".join(f"{n} {reason}" for reason, n in counts["rejects_by_reason"].items())
         lines.append(f"rejected: {reasons} (reasons in {table_path(store, REJECTS)})")
     lines.append(

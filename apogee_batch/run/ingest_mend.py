@@ -29,7 +29,7 @@ from apogee_batch.run.ingest_plan import (
     is_finished,
     read_ingest,
 )
-from apogee_batch.run.ingest_tables import CONTENTS, PARTS_FOLDER, ingest_ledger, read_part
+from apogee_batch.run.ingest_tables import CONTENTS, PARTS_FOLDER, PLANNED, ingest_ledger, read_part
 from apogee_batch.run.ledger import WrittenFile, find_damage, relative_digest
 from apogee_batch.run.plan import LEDGER_FOLDER, PLAN_FILE, read_plan, write_plan
 from apogee_batch.store.metadata import restore_metadata
@@ -120,7 +120,7 @@ def _restore_inputs(folder: Path, plan: dict[str, Any]) -> Path:
         raise IntegrityError(
             f"{folder / INPUTS_FILE}: is damaged, and so are the parts; ingest into a new store"
         )
-    table = pa.concat_tables(parts).drop_columns(["blake2b"]).sort_by("row")
+    table = pa.concat_tables(parts).select([field.name for field in PLANNED]).sort_by("row")
     zeros = pa.array([0] * len(table), pa.int64())  # unknown: the size alone then tells of a changed reject
     for name in TIMES:
         table = table.append_column(name, zeros)

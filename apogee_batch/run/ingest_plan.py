@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
@@ -34,10 +34,12 @@ from apogee_batch.run.plan import (
 from apogee_batch.store.spectra import StoreInfo, choose_shard_stars, open_store
 from apogee_batch.store.tables import REJECTS, read_table, table_path
 from apogee_batch.survey.apstar import Rows, count_spectra
+from apogee_batch.survey.content_hash import HashName
 
 SUMMARY_FILE = "summary.json"
 DUPLICATES = (RejectReason.DUPLICATE_FILE, RejectReason.DUPLICATE_STAR)  # read well, and of no use
 FOLDER_NAMES = "[0-9][0-9][0-9][0-9]"
+CONTENT_HASH = "content_hash"  # key of a plan: the algorithm, which the first plans do not name
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,11 @@ class IngestPlan:
     def shard_stars(self) -> int:
         """Rows of a shard."""
         return int(self.values["shard_stars"])
+
+    @property
+    def hash_name(self) -> HashName:
+        """Algorithm of the hashes of what is read of the files."""
+        return cast("HashName", self.values.get(CONTENT_HASH, "blake2b"))
 
 
 def store_lock(store: Path) -> Path:
@@ -213,6 +220,8 @@ def plan_ingest(
         "n_inputs": len(new),
         "n_rows": int(table["row"][-1].as_py() + table["n_rows"][-1].as_py()),
         "inputs_sha256": hash_of_inputs(table),
+        # that of the store's other files, or a copy of one of them would not be known for one
+        CONTENT_HASH: earlier[0].hash_name if earlier else "blake3",
         "software": software_versions(READING_PACKAGES),
     }
     folder = unfinished or store / "ingest" / f"{len(earlier) + 1:04d}"

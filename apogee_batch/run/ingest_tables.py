@@ -19,12 +19,11 @@ from apogee_batch.schema import Column, arrow_schema, reject_columns, star_colum
 from apogee_batch.store.layout import StoreInfo
 from apogee_batch.store.tables import REJECTS, STARS, read_table
 from apogee_batch.survey.apstar import FileContent, RejectedSpectrum, Spectrum
+from apogee_batch.survey.content_hash import HashName
 
 CONTENTS = "contents"
 PARTS_FOLDER = "parts"
-CONTENTS_SCHEMA = pa.schema(
-    [*(field for field in INPUTS_SCHEMA if field.name not in TIMES), ("blake2b", pa.string())]
-)
+PLANNED = [field for field in INPUTS_SCHEMA if field.name not in TIMES]  # of a file, beside its hash
 
 
 def ingest_ledger(store: Path, plan: IngestPlan) -> Ledger:
@@ -133,7 +132,9 @@ def reject_table(rejects: Sequence[RejectedSpectrum]) -> pa.Table:
     return pa.table(columns, schema=arrow_schema(reject_columns()))
 
 
-def contents_table(inputs: Sequence[dict[str, Any]], contents: Sequence[FileContent]) -> pa.Table:
+def contents_table(
+    inputs: Sequence[dict[str, Any]], contents: Sequence[FileContent], hash_name: HashName
+) -> pa.Table:
     """Put the planned inputs of a shard beside the hash of what was read of each, null for nothing.
 
     Parameters
@@ -142,9 +143,12 @@ def contents_table(inputs: Sequence[dict[str, Any]], contents: Sequence[FileCont
         Rows of the table of inputs.
     contents : sequence of FileContent, length n_files
         What was read.
+    hash_name : {"blake3", "blake2b"}
+        Algorithm of the hashes, which names their column.
     """
-    rows = [record | {"blake2b": content.blake2b} for record, content in zip(inputs, contents, strict=True)]
-    return pa.Table.from_pylist(rows, schema=CONTENTS_SCHEMA)
+    columns = {field.name: [record[field.name] for record in inputs] for field in PLANNED}
+    columns[hash_name] = [content.digest for content in contents]
+    return pa.table(columns, schema=pa.schema([*PLANNED, (hash_name, pa.string())]))
 
 
 def rejects_so_far(store: Path, plan: IngestPlan) -> pa.Table:
@@ -265,9 +269,9 @@ def _first_of_same_content(files: pa.Table, used: npt.NDArray[np.int64]) -> npt.
     """Return for each of the files that are used the first used one of the same content."""
     place, inverse = np.unique(used, return_inverse=True)
     taken = files.take(pa.array(place))
-    contents = pc.binary_join_element_wise(
-        pc.cast(taken["size"], pa.string()), taken["blake2b"], " "
-    ).to_numpy(zero_copy_only=False)
+    contents = pc.binary_join_element_wise(pc.cast(taken["size"], pa.string()), taken["hash"], " ").to_numpy(
+        zero_copy_only=False
+    )
     _, first, content = np.unique(contents.astype(str), return_index=True, return_inverse=True)
     originals: npt.NDArray[np.int64] = place[first[content]][inverse]
     return originals
@@ -286,10 +290,10 @@ def _describe_duplicate(
 
 def _all_files(plans: Sequence[IngestPlan]) -> pa.Table:
     """Return path, size and content hash of the files of all ingests, in the order of their rows."""
-    columns = ["path", "size", "row", "blake2b"]
     tables = [
-        read_part(part_path(plan.folder, CONTENTS, shard)).select(columns)
+        read_part(part_path(plan.folder, CONTENTS, shard)).select(["path", "size", "row", plan.hash_name])
         for plan in plans
         for shard in plan.shards
     ]
-    return pa.concat_tables(tables).sort_by("row").combine_chunks()
+    named = [table.rename_columns(["path", "size", "row", "hash"]) for table in tables]
+    return pa.concat_tables(named).sort_by("row").combine_chunks()

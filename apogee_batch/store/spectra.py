@@ -13,9 +13,8 @@ import numpy as np
 import zarr
 
 from apogee_batch.errors import IntegrityError
-from apogee_batch.files import FileDigest, write_bytes
 from apogee_batch.schema import FloatArray, IntArray
-from apogee_batch.store.chunks import CHUNK_STARS, encode_shard, find_chunks
+from apogee_batch.store.chunks import CHUNK_STARS
 from apogee_batch.store.layout import (
     MAX_SHARD_STARS,
     METADATA_FILE,
@@ -29,6 +28,7 @@ from apogee_batch.store.layout import (
     resize_store,
     shard_files,
 )
+from apogee_batch.store.shard_writer import ShardWriter, write_shard
 from apogee_batch.survey.pixels import N_PIXELS
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "METADATA_FILE",
     "STAGING",
     "STAR_ARRAYS",
+    "ShardWriter",
     "SpectrumBatch",
     "StoreInfo",
     "choose_shard_stars",
@@ -70,43 +71,6 @@ class SpectrumBatch:
         shape = (len(self.row), N_PIXELS)
         if self.flux.shape != shape or self.err.shape != shape:
             raise ValueError(f"flux {self.flux.shape} and err {self.err.shape} should be {shape}")
-
-
-def write_shard(
-    info: StoreInfo, shard: int, *, offset: IntArray, flux: FloatArray, err: FloatArray, mask: IntArray
-) -> list[FileDigest]:
-    """Write all rows of one shard: each array's file is replaced whole, or not at all.
-
-    A shard is encoded here, with the chunks that its store has, because zarr would merge it with what lies
-    there, damaged or not. The bytes of a shard do not depend on where it lies.
-
-    Parameters
-    ----------
-    info : StoreInfo
-        The store.
-    shard : int
-        Number of the shard.
-    offset : ndarray of int, shape (n_stars,)
-        Row of each star counted from the shard's first row, ascending.
-    flux, err : ndarray of float32, shape (n_stars, n_pixels)
-        Spectra; the other rows of the shard become NaN.
-    mask : ndarray of int32, shape (n_stars, n_pixels)
-        Pixel mask.
-
-    Returns
-    -------
-    list of FileDigest
-        The files written, flushed to the disk.
-    """
-    group = open_group(info.path)
-    written = []
-    for name, values in zip(STAR_ARRAYS, (flux, err, mask), strict=True):
-        array = cast("zarr.Array[Any]", group[name])
-        fill = cast("float", array.fill_value)
-        content = encode_shard(find_chunks(array), info.shard_stars, offset, values, fill)
-        path = info.path / name / "c" / str(shard) / "0"
-        written.append(write_bytes(path, content, staging=info.path / STAGING))
-    return written
 
 
 def read_spectra(info: StoreInfo, rows: IntArray, *, with_err: bool = True) -> SpectrumBatch:

@@ -18,10 +18,9 @@ from apogee_batch.survey.byte_ranges import (
     FIRST_READ_BYTES,
     MAX_FILE_BYTES,
     ByteSource,
-    ContentHash,
-    FileContent,
     open_bytes,
 )
+from apogee_batch.survey.content_hash import ContentHash, FileContent, HashName, begin_hash
 from apogee_batch.survey.fits_headers import (
     BLOCK_BYTES,
     Hdu,
@@ -90,14 +89,14 @@ def read_apstar(
 
 
 def read_apstar_file(
-    path: Path, *, rows: Rows = "combined", known: Star | None = None
+    path: Path, *, rows: Rows = "combined", known: Star | None = None, hash_name: HashName = "blake3"
 ) -> tuple[list[Spectrum] | RejectedSpectrum, FileContent]:
     """Read the spectra of one file, as `read_apstar` does, and tell what the file was.
 
     The hash is made of what is read, while it is read: the file is not read a second time, and a change
     behind the mask of an uncompressed file goes unseen, as it does in the spectrum.
     """
-    content = ContentHash()
+    content = begin_hash(hash_name)
     return _read_or_reject(path, rows, known, content), content.content()
 
 

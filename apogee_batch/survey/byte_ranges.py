@@ -1,17 +1,15 @@
 """Ranges of bytes of a file, plain or gzip, whatever its name says, hashed while they are read."""
 
 import errno
-import hashlib
 import os
 import stat
-import struct
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
 from apogee_batch.errors import ApStarError, RejectReason
+from apogee_batch.survey.content_hash import ContentHash
 
 GZIP_START = b"\x1f\x8b"
 FIRST_READ_BYTES = 64 * 1024  # both first headers and the flux of a star with a few visits
@@ -19,48 +17,8 @@ INFLATE_BYTES = 1 << 20
 MAX_FILE_BYTES = 256 << 20  # a float64 file of 500 visits
 MAX_GZIP_MEMBERS = 1 << 16  # bgzip makes one of each 64 KiB; millions of empty ones would take minutes
 ZLIB_GZIP = 31  # zlib's word for a gzip header, the largest window, and a checksum that is verified
-LARGEST_OFFSET = (1 << 64) - 1  # a header may promise more; nothing lies there
-HASH_BYTES = 16
 # What a server or the machine suffers from: it passes, and no file is to blame for it.
 PASSING = {errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOLCK}
-
-
-@dataclass(frozen=True)
-class FileContent:
-    """What a file was when it was read.
-
-    Attributes
-    ----------
-    size : int
-        Bytes on disk (of a gzip file as it is); 0 where no regular file could be opened.
-    blake2b : str or None
-        BLAKE2b, in hexadecimal, of the ranges of bytes that were fetched from disk, each with its offset
-        and length, in order (of a gzip file as it is); None where none was. Whatever is said of a file
-        depends on its path, its size and these bytes alone. The ranges depend on the content and on the rows
-        wanted: hashes of different rows cannot be compared.
-    """
-
-    size: int
-    blake2b: str | None
-
-
-class ContentHash:
-    """Hash of a file that is made while the file is read."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._hash = hashlib.blake2b(digest_size=HASH_BYTES, usedforsecurity=False)
-        self._is_empty = True
-
-    def add(self, offset: int, content: bytes) -> None:
-        """Add a range that was fetched."""
-        self._hash.update(struct.pack("<QQ", min(offset, LARGEST_OFFSET), len(content)))
-        self._hash.update(content)
-        self._is_empty = False
-
-    def content(self) -> FileContent:
-        """Return what was read until now."""
-        return FileContent(self.size, None if self._is_empty else self._hash.hexdigest())
 
 
 class ByteSource(Protocol):

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -66,9 +67,9 @@ def time_exchanges(ranks: Ranks) -> list[float]:
     return times[2:]
 
 
-def run_rank(rank: int, n_ranks: int, n_threads: int, keys: RunKeys, port: object, found: object) -> None:
+def run_rank(rank: int, n_ranks: int, n_threads: int, keys: RunKeys, port: Any, found: Any) -> None:
     """One rank: steps, or exchanges alone if it has no threads."""
-    ranks: object = ALONE
+    ranks: Ranks = ALONE
     if n_ranks > 1 and rank == 0:
         gate = Gate(keys.server_context(), "127.0.0.1", ATTEMPT, n_ranks, PATIENT)
         for _ in range(n_ranks - 1):

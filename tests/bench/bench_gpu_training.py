@@ -1,6 +1,7 @@
 """The part of `bench_gpu.py` that trains: its recipes want pydantic."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -54,5 +55,5 @@ def time_training(device: str, seconds: Callable[[Callable[[], object]], float])
 
             with torch.backends.cudnn.flags(deterministic=True, benchmark=False, allow_tf32=False):
                 go(N_WARM)
-                rate = n_steps * batch_size / seconds(lambda go=go: go(n_steps))
+                rate = n_steps * batch_size / seconds(partial(go, n_steps))
             yield f"batches of {batch_size:3}, spectra on the {place:6} {rate:9.0f} spectra/s"

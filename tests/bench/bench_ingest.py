@@ -1,6 +1,6 @@
 """Compare ingest, from FITS files to a store, with the same done by astropy and zarr; run by hand.
 
-    python tests/bench/bench_ingest.py FOLDER [--copies 2048] [--rounds 5] [--shard-stars 256] [--processes 2]
+    python tests/bench/bench_ingest.py FOLDER [--copies 4096] [--rounds 3] [--shard-stars 1024]
     python tests/bench/bench_ingest.py FOLDER --latency-ms 5 --copies 256
 
 FOLDER holds apStar files, of which copies are made that differ as stars do. Both ways take turns over all
@@ -79,7 +79,7 @@ def by_astropy(folder: Path, store: Path, pool: ProcessPoolExecutor, shard_stars
 def by_ingest(folder: Path, store: Path, pool: ProcessPoolExecutor, shard_stars: int) -> float:
     """Read all files into a new store as the command does; return the seconds of the shards."""
     inputs = [IngestInput(path, None) for path in find_apstar_files([str(folder)])]
-    workers = Workers(pool, pool._max_workers, "processes")
+    workers = Workers(pool, pool._max_workers, "processes")  # type: ignore[attr-defined]
     with hold_lock(store_lock(store), store) as lock:
         plan = plan_ingest(store, inputs, rows="combined", shard_stars=shard_stars)
         assert plan is not None
@@ -161,9 +161,9 @@ def main() -> None:
     """Make the copies and measure."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder")
-    parser.add_argument("--copies", type=int, default=2048)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--shard-stars", type=int, default=256)
+    parser.add_argument("--copies", type=int, default=4096)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--shard-stars", type=int, default=1024)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--latency-ms", type=float)
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))

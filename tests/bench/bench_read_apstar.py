@@ -9,7 +9,7 @@ copies in one process:
 * astropy reads flux, err and mask of the combined spectrum into native arrays, and the cards that are needed;
 * rows: the same, read by byte range, with the checks of the file and without those of the spectrum;
 * read_apstar: also unifies the gaps, measures the SNR, checks the mask and names the star;
-* read_apstar_file, as ingest calls it: also hashes what it reads.
+* read_apstar_file, as ingest calls it: also hashes what it reads (BLAKE3).
 
 Their arrays are compared first.
 

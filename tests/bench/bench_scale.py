@@ -149,6 +149,7 @@ STEPS = {
     "plan": plan,
     "stage": stage,
     "publish": publish,
+    "page of the finished run": command("run-catalog", "STORE", "--model", "MODEL", "--out", "RUN"),
     "resume": command("run-catalog", "STORE", "--model", "MODEL", "--out", "RUN"),
     "status": command("status", "RUN"),
     "verify": command("verify", "RUN"),

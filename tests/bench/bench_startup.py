@@ -29,6 +29,7 @@ PHASES = {  # what is timed inside a command: module, name
     "train or load model": ("apogee_batch.run.catalog_run", "_get_model"),
     "all shards": ("apogee_batch.run.catalog_run", "run_shards"),
     "publish": ("apogee_batch.run.catalog_run", "publish_catalog"),
+    "page": ("apogee_batch.run.commands", "make_page"),
     "plan ingest": ("apogee_batch.run.ingest_command", "plan_ingest"),
     "ingest": ("apogee_batch.run.ingest_command", "run_ingest"),
 }
@@ -93,7 +94,7 @@ def note_workers(times: dict[str, float]) -> None:
                 times["workers stop <"] = time.time()
             times["workers stop >"] = time.time()
 
-        module.open_workers = timed
+        vars(module)["open_workers"] = timed
 
 
 def run(folder: Path, arguments: Sequence[str]) -> dict[str, float]:

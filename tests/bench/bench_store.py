@@ -64,7 +64,7 @@ def make_spectra(folder: str, n_stars: int) -> tuple[np.ndarray, np.ndarray, np.
 
 def read_part(store: str, first: int, last: int) -> int:
     """Read flux and err of some rows; return how many."""
-    return len(read_spectra(open_store(Path(store)), np.arange(first, last)).flux)
+    return len(read_spectra(open_store(Path(store)), np.arange(first, last, dtype=np.int32)).flux)
 
 
 def drop_pages(files: Sequence[Path]) -> None:
@@ -102,7 +102,9 @@ def measure(
     for shard in range(info.n_shards):
         first, last = info.shard_rows(shard)
         flux, err, mask = (values[first:last] for values in spectra)
-        write_shard(info, shard, offset=np.arange(last - first), flux=flux, err=err, mask=mask)
+        write_shard(
+            info, shard, offset=np.arange(last - first, dtype=np.int32), flux=flux, err=err, mask=mask
+        )
     figures.write.append(n_stars / (time.perf_counter() - started))
     files = [file for shard in range(info.n_shards) for file in shard_files(store, shard)]
     figures.bytes_per_star = sum(file.stat().st_size for file in files) / n_stars
@@ -117,7 +119,7 @@ def measure(
 
 def is_lossless(store: Path, spectra: tuple[np.ndarray, np.ndarray, np.ndarray]) -> bool:
     """Tell whether what is read is, bit for bit, what was written."""
-    read = read_spectra(open_store(store), np.arange(len(spectra[0])))
+    read = read_spectra(open_store(store), np.arange(len(spectra[0]), dtype=np.int32))
     return read.flux.tobytes() == spectra[0].tobytes() and read.err.tobytes() == spectra[1].tobytes()
 
 

@@ -158,7 +158,7 @@ def loss_and_gradient(model: nn.Module, loss: Tensor) -> tuple[float, float]:
     """Return a loss and the length of its gradient."""
     model.zero_grad()
     loss.backward()
-    squares = [parameter.grad.double().square().sum() for parameter in model.parameters()]
+    squares = [grad.double().square().sum() for p in model.parameters() if (grad := p.grad) is not None]
     model.zero_grad()
     return loss.item(), float(torch.stack(squares).sum().sqrt())
 

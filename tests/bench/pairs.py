@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 import psutil
 
@@ -185,7 +185,7 @@ def ratio_text(rounds: Sequence[dict[str, Turn]], name: str, base: str) -> str:
     return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
 
 
-def _pipe(stream: TextIO | None) -> TextIO:
+def _pipe(stream: IO[str] | None) -> IO[str]:
     assert stream is not None
     return stream
 

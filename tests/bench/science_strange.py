@@ -76,7 +76,7 @@ class Judge:
         """Return which spectra the score calls strange, and which are flagged by their labels."""
         features = features_of(self.checkpoint.model, self.checkpoint.transform, flux)
         labels = predict(self.checkpoint, features)
-        is_hot = labels[:, LABEL_NAMES.index("teff")] > TEFF_EDGE
+        is_hot = labels[:, LABEL_NAMES.index("teff")] > (TEFF_EDGE or np.inf)
         score = self.strangeness.score(features, snr)
         return self.strangeness.is_strange(score), is_hot | ~self.hull.contains(labels)
 
@@ -105,7 +105,10 @@ def read_features(checkpoint: Checkpoint, survey: Survey, places: IntArray) -> F
 
 def fit(checkpoint: Checkpoint, survey: Survey, at_most: int, rng: np.random.Generator) -> Judge:
     """Fit the score and the hull."""
-    train, dev = choose(survey, "train", at_most, rng), np.flatnonzero(survey.data_set == "dev")
+    train, dev = (
+        choose(survey, "train", at_most, rng),
+        np.flatnonzero(survey.data_set == "dev").astype(np.int32),
+    )
     dev_features = read_features(checkpoint, survey, dev)
     strangeness = fit_strangeness(read_features(checkpoint, survey, train), dev_features, survey.snr[dev])
     hull = fit_hull(survey.labels[survey.data_set == "train"], predict(checkpoint, dev_features))
@@ -145,7 +148,7 @@ def show_strange(judge: Judge, survey: Survey, n_stars: int, rng: np.random.Gene
 
 def show_good(judge: Judge, survey: Survey) -> None:
     """Print how often good test stars are flagged, by type and signal-to-noise ratio."""
-    places = np.flatnonzero(survey.data_set == "test")
+    places = np.flatnonzero(survey.data_set == "test").astype(np.int32)
     snr, data_type = survey.snr[places], survey.data_type[places]
     is_strange, is_outside = judge.flags(survey.spectra(places).flux, snr)
     spans = list(pairwise(SNR_EDGES))

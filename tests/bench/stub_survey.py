@@ -58,9 +58,9 @@ def make_store(store: Path, n_stars: int, shard_stars: int) -> Path:
         ledger.commit(ShardReport(shard, len(stars), len(stars), 0, files, 1.0, "here", {}))
         tables.append(stars)
     gathered = pa.concat_tables(tables)
-    written = [write_table(table_path(store, STARS), gathered, row_group_size=ROW_GROUP_STARS)]
-    written.append(write_table(table_path(store, REJECTS), reject_table([])))
-    note_tables(store, INGESTED, written)
+    noted = [write_table(table_path(store, STARS), gathered, row_group_size=ROW_GROUP_STARS)]
+    noted.append(write_table(table_path(store, REJECTS), reject_table([])))
+    note_tables(store, INGESTED, noted)
     labels = write_table(table_path(store, LABELS), labels_of(gathered), row_group_size=ROW_GROUP_STARS)
     note_tables(store, ATTACHED, [labels])
     write_sealed_json(plan.folder / SUMMARY_FILE, {"stars_in_store": n_stars, "rejects_by_reason": {}})

@@ -51,7 +51,7 @@ def read_by_law(path: Path, rows: Rows = "combined") -> Answer:
         return result, content
     assert isinstance(again[0], list)
     assert len(again[0]) == len(result) == count_spectra(path, rows=rows) >= 1
-    assert content.blake2b is not None
+    assert content.digest is not None
     for one, other in zip(result, again[0], strict=True):
         assert_well_formed(one)
         assert repr(one.star) == repr(other.star)  # NaN equals itself in words only
@@ -91,7 +91,7 @@ def test_each_damage_has_its_own_reason_and_words(
     for rows in ROWS:
         content = assert_rejected(path, kind.reason, kind.said, rows)
         assert content.size == path.stat().st_size
-        assert (content.blake2b is None) == (content.size == 0)
+        assert (content.digest is None) == (content.size == 0)
 
 
 @pytest.mark.data
@@ -329,4 +329,4 @@ def test_a_damaged_file_gives_a_spectrum_or_a_reason_and_nothing_else(
     result, told = read_by_law(path, rows)
     event(result.reason if isinstance(result, RejectedSpectrum) else "read")
     assert told.size == len(content)
-    assert (told.blake2b is None) == (not content)
+    assert (told.digest is None) == (not content)

@@ -89,7 +89,7 @@ def test_an_ingested_shard_is_whole_all_the_time(scene: Scene, store: Path) -> N
         np.testing.assert_array_equal(found.flux, expected.flux)
         np.testing.assert_array_equal(found.err, expected.err)
 
-    task = partial(ingest_shard, str(store), "0001", "combined")
+    task = partial(ingest_shard, str(store), "0001", "combined", hash_name="blake3")
     n_reads = do_at_once([partial(repeat, task, report)] * N_PROCESSES, read)
     assert n_reads > N_TIMES
     check_files(report, store)
@@ -145,6 +145,6 @@ def test_a_shard_that_is_not_there_yet_appears_whole(scene: Scene, store: Path) 
 
     for file in report.files:
         (store / file.path).unlink()
-    task = partial(ingest_shard, str(store), "0001", "combined")
+    task = partial(ingest_shard, str(store), "0001", "combined", hash_name="blake3")
     do_at_once([partial(task, SHARD)] * N_PROCESSES, read)
     check_files(report, store)
