@@ -31,6 +31,7 @@ NUMBER_COLUMNS = {  # ours: theirs, lowest and highest value that is no filler
     "j": ("J", BRIGHTEST_MAGNITUDE, np.nextafter(MISSING_MAGNITUDE, 0.0)),
     "h": ("H", BRIGHTEST_MAGNITUDE, np.nextafter(MISSING_MAGNITUDE, 0.0)),
     "k": ("K", BRIGHTEST_MAGNITUDE, np.nextafter(MISSING_MAGNITUDE, 0.0)),
+    "snr": ("SNR", 0.0, np.finfo(np.float64).max),
 }
 INTEGER_COLUMNS = {  # ours: theirs, value where there is none, lowest value that is no filler
     "location_id": ("LOCATION_ID", 0, 1),
@@ -51,7 +52,7 @@ class AllStar:
         The file.
     table : pa.Table, n_stars rows
         Columns apstar_id, apogee_id, telescope, field, file (strings without padding, "" where
-        there is none); ra, dec, j, h, k (float64, NaN where there is none); location_id (0),
+        there is none); ra, dec, j, h, k, snr (float64, NaN where there is none); location_id (0),
         n_visits (0), starflag (-1), commiss (0), extratarg (0) (int64).
     """
 
