@@ -1,8 +1,6 @@
 """The other formats of a catalogue: each reader sees the same values, nulls, units and UCDs."""
 
 import csv
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -81,23 +79,6 @@ def test_a_votable_of_no_rows_is_one(tmp_path: Path) -> None:
     assert table.colnames == SCHEMA.names
 
 
-def test_stilts_reads_the_units_and_ucds_of_a_votable(catalog: pa.Table, tmp_path: Path) -> None:
-    stilts = shutil.which("stilts")
-    if stilts is None:
-        pytest.skip("no stilts on this machine")
-    write_votable(rows_of(catalog), tmp_path / "catalog.vot", metadata=METADATA)
-    told = subprocess.run(
-        [stilts, "tpipe", f"in={tmp_path / 'catalog.vot'}", "cmd=meta name units ucd", "ofmt=csv"],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    ).stdout
-    rows = list(csv.DictReader(told.splitlines()))
-    assert [row["Name"] for row in rows] == SCHEMA.names
-    assert [row["UCD"] for row in rows] == [column.ucd for column in catalog_columns()]
-
-
 def test_an_ecsv_gives_astropy_all_that_the_catalogue_says(catalog: pa.Table, tmp_path: Path) -> None:
     write_ecsv(rows_of(catalog), tmp_path / "catalog.ecsv", metadata=METADATA)
     table = Table.read(tmp_path / "catalog.ecsv")
@@ -133,7 +114,10 @@ def test_the_mrt_is_table_4_of_the_paper(catalog: pa.Table, tmp_path: Path) -> N
     assert set(cells(table["Type"])) == {"Mstar", None}
     text = (tmp_path / "catalog.mrt").read_text(encoding="ascii")
     assert text.startswith("Title: Stellar labels from APOGEE spectra\nAuthors: ")
-    assert all(len(line) <= 80 for line in text.split("Notes:")[0].splitlines())
+    head, note, _ = text.partition("\nNote (1): ")
+    assert note
+    assert all(len(line) <= 80 for line in head.splitlines())
+    assert f"  rows: {len(table)}\n  run_id: 0123abcd\n" in text
 
 
 def test_numbers_are_rounded_as_the_paper_prints_them() -> None:
@@ -160,6 +144,20 @@ def test_an_mrt_without_labels_has_blank_columns(catalog: pa.Table, tmp_path: Pa
     write_mrt(rows_of(catalog), tmp_path / "catalog.mrt", metadata={})
     table = Table.read(tmp_path / "catalog.mrt", format="ascii.mrt")
     assert set(cells(table["logg-label"])) == {None}
+
+
+def test_an_mrt_says_of_no_full_column_that_a_value_may_lack(catalog: pa.Table, tmp_path: Path) -> None:
+    write_mrt(rows_of(catalog), tmp_path / "catalog.mrt", metadata={})
+    lines = (tmp_path / "catalog.mrt").read_text().splitlines()
+    told = {
+        label: next(line for line in lines if f" {label} " in line) for label in ("APOGEE", "Teff", "Type")
+    }
+    assert {label: "?" in line for label, line in told.items()} == {
+        "APOGEE": False,
+        "Teff": False,
+        "Type": True,
+    }
+    assert "]" in told["Teff"]
 
 
 @pytest.mark.parametrize("write", [write_votable, write_csv, write_ecsv, write_mrt])

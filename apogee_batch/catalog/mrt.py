@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from astropy.table import MaskedColumn, Table
+from astropy.table import Column, MaskedColumn, Table
 
 from apogee_batch.catalog.annotations import TITLE
+from apogee_batch.catalog.facts import ROW_COUNT
 from apogee_batch.catalog.rows import CatalogRows, ascii_text
 from apogee_batch.files import FileDigest, write_text
 from apogee_batch.schema import catalog_flags
@@ -20,6 +21,8 @@ from apogee_batch.schema import catalog_flags
 TYPE_WORDS = {"mstar": "Mstar", "yso": "YSO", "payne": "Payne"}  # as the paper prints them
 _WIDTH = 80  # of a line
 _RULE = "=" * _WIDTH
+_NOTE_RULE = "-" * _WIDTH
+_NOTE = "(1)"  # what a column says that a note explains
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def write_mrt(
     path : Path
         The file, replaced whole or not at all.
     metadata : mapping of str to str
-        What else to say of the catalogue: notes below the description of the columns.
+        What else to say of the catalogue: a note below the description of the columns.
     staging : Path, optional
         Not needed: the table is made in memory.
     """
@@ -72,7 +75,8 @@ def write_mrt(
     stars = pa.concat_tables(_printed_stars(piece) for piece in rows.pieces())
     text = io.StringIO()
     table4(stars).write(text, format="ascii.mrt")
-    return write_text(path, _with_title(text.getvalue(), metadata))
+    notes = {ROW_COUNT: str(len(stars)), **metadata}
+    return write_text(path, _with_title_and_note(text.getvalue(), notes))
 
 
 def _printed_stars(piece: pa.Table) -> pa.Table:
@@ -95,7 +99,7 @@ def table4(stars: pa.Table) -> Table:
         Numbers in float64, since the writer of MRT takes no others.
     """
     table = Table()
-    table["APOGEE"] = _texts(stars["apogee_id"], {}, "Name of the star in APOGEE")
+    table["APOGEE"] = _texts(stars["apogee_id"], {}, f"Name of the star in APOGEE {_NOTE}")
     for column in _NUMBERS:
         table[column.label] = _numbers(stars[column.name], column)
     table["Set"] = _texts(stars["data_set"], {}, "How the label was used: train, dev, test, or blank")
@@ -112,9 +116,9 @@ def _numbers(values: pa.ChunkedArray, column: _Printed) -> Any:
     printed = [f"{number:.{column.decimals}f}" for number in ends]
     width = max(map(len, printed))
     kind = "d" if column.decimals == 0 else f".{column.decimals}f"
-    return MaskedColumn(
+    return _column(
         numbers.astype(np.int64) if column.decimals == 0 else numbers,
-        mask=is_missing,
+        is_missing,
         unit=column.unit or None,
         description=column.description,
         format=f"%{width}{kind}",
@@ -124,20 +128,31 @@ def _numbers(values: pa.ChunkedArray, column: _Printed) -> Any:
 def _texts(values: pa.ChunkedArray, words: Mapping[str, str], description: str) -> Any:
     """Return a text column in ASCII, blank where null."""
     texts = [words.get(text, ascii_text(text)) if text else "" for text in values.to_pylist()]
-    return MaskedColumn(texts, mask=[not text for text in texts], description=description, dtype=str)
+    is_missing = np.asarray([not text for text in texts], dtype=bool)
+    return _column(texts, is_missing, description=description, dtype=str)
 
 
-def _with_title(text: str, metadata: Mapping[str, str]) -> str:
-    """Fill in what the writer leaves blank, without which TOPCAT refuses the file."""
+def _column(values: Any, is_missing: Any, **said: Any) -> Any:
+    """Return a column, masked only if it lacks a value: the writer says of each masked one that it may."""
+    return MaskedColumn(values, mask=is_missing, **said) if is_missing.any() else Column(values, **said)
+
+
+def _with_title_and_note(text: str, notes: Mapping[str, str]) -> str:
+    """Fill in what the writer leaves blank: without a title TOPCAT refuses the file.
+
+    The note has the journals' form: lines of another one are stars for TOPCAT.
+    """
     head, rule, rest = text.partition(_RULE)
     if not rule or head.split() != ["Title:", "Authors:", "Table:"]:
         raise RuntimeError(f"the writer of MRT gave another head: {head!r}")
     table = "Labels and predictions (Table 4 of the paper)"
     title = f"Title: {TITLE}\nAuthors: made with apogee-batch\nTable: {table}\n"
-    notes = "".join(fill(f"{name}: {ascii_text(value)}", _WIDTH) + "\n" for name, value in metadata.items())
-    note_rule = "-" * _WIDTH
-    marker = f"{note_rule}\nNotes:\n"
-    before, found, after = rest.partition(marker)
+    before, found, after = rest.partition(f"{_NOTE_RULE}\nNotes:\n{_NOTE_RULE}\n")
     if not found:
         raise RuntimeError("the writer of MRT gave no place for notes")
-    return title + rule + before + marker + notes + after
+    note = [f"Note {_NOTE}: The catalogue that this table is made from."]
+    for name, value in notes.items():
+        said = f"{name}: {ascii_text(value)}"
+        note.append(fill(said, _WIDTH, initial_indent=2 * " ", subsequent_indent=4 * " "))
+    lines = "\n".join(note)
+    return f"{title}{rule}{before}{_NOTE_RULE}\n{lines}\n{_NOTE_RULE}\n{after}"

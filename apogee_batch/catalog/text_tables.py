@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow.csv as pa_csv
 
 from apogee_batch.catalog.annotations import file_metadata, parquet_yaml
+from apogee_batch.catalog.facts import ROW_COUNT
 from apogee_batch.catalog.rows import CatalogRows
 from apogee_batch.files import FileDigest
 from apogee_batch.streams import replace_on_success
@@ -39,9 +40,10 @@ def write_ecsv(
     Parameters
     ----------
     rows, path, metadata, staging
-        As for `write_csv`; the metadata are in the header.
+        As for `write_csv`; the metadata are in the header, and how many rows there are.
     """
-    yaml = parquet_yaml(rows.columns, rows.summary.text_widths, file_metadata(metadata))
+    described = {ROW_COUNT: str(rows.summary.n_rows), **file_metadata(metadata)}
+    yaml = parquet_yaml(rows.columns, rows.summary.text_widths, described)
     lines = ["%ECSV 1.0", "---", "delimiter: ','", *yaml.splitlines()]
     return _write(rows, path, "".join(f"# {line}\n" for line in lines), staging)
 

@@ -7,7 +7,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from apogee_batch.catalog.description import ColumnFacts, FileFacts, read_facts
+from apogee_batch.catalog.description import read_facts
+from apogee_batch.catalog.facts import ColumnFacts, FileFacts
+from apogee_batch.catalog.parquet_facts import is_hats
 
 ORIGIN_WORDS = ("run_id", "catalog_version", "software", "precision", "n_realizations", "reference")
 WIDE = 130  # columns of a terminal that has room for UCDs
@@ -19,7 +21,7 @@ def describe_file(path: Path, *, width: int) -> list[str]:
     Parameters
     ----------
     path : Path
-        A file, or the folder of a published run.
+        A file, a HATS folder, or the folder of a published run.
     width : int
         Columns of the terminal.
 
@@ -28,10 +30,11 @@ def describe_file(path: Path, *, width: int) -> list[str]:
     UsageError
         If there is no catalogue that can be read.
     """
-    file = path / "catalog" / "catalog.parquet" if path.is_dir() else path
+    is_run = path.is_dir() and not is_hats(path)
+    file = path / "catalog" / "catalog.parquet" if is_run else path
     facts = read_facts(file)
-    lines = [f"{file}: {facts.n_rows:,} rows, {len(facts.columns)} columns"]
-    lines += [f"{word}: {facts.origin[word]}" for word in ORIGIN_WORDS if word in facts.origin]
+    lines = [f"{file}: {facts.n_rows:,} rows, {len(facts.columns)} columns", *map(_printable, facts.remarks)]
+    lines += [_printable(f"{word}: {facts.origin[word]}") for word in ORIGIN_WORDS if word in facts.origin]
     lines += ["", *_to_lines(_columns_table(facts.columns, is_wide=width >= WIDE), width)]
     if facts.flag_counts:
         lines += ["", *_to_lines(_flags_table(facts), width)]
@@ -72,6 +75,9 @@ def _to_lines(table: Table, width: int) -> list[str]:
     console = Console(file=io.StringIO(), width=width, color_system=None, markup=False, highlight=False)
     with console.capture() as captured:
         console.print(table)
-    lines = captured.get().split("\n")
-    # what a file says may hold what a terminal would obey
-    return ["".join(c if c.isprintable() else "?" for c in line).rstrip() for line in lines if line.strip()]
+    return [_printable(line).rstrip() for line in captured.get().split("\n") if line.strip()]
+
+
+def _printable(text: str) -> str:
+    """Return a text without what a terminal would obey, which any file may hold."""
+    return "".join(c if c.isprintable() else "?" for c in text)

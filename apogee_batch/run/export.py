@@ -8,12 +8,14 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from apogee_batch.catalog.hats import PositionedRows
 from apogee_batch.catalog.mrt import write_mrt
 from apogee_batch.catalog.rows import PIECE_ROWS, CatalogRows, Summary
 from apogee_batch.catalog.text_tables import write_csv, write_ecsv
 from apogee_batch.catalog.votable import write_votable
 from apogee_batch.errors import IntegrityError, UsageError
 from apogee_batch.files import FileDigest, read_sealed_json, sha256_of_file
+from apogee_batch.run.hats import DEFAULT_MARGIN_ARCSEC, check_hats_export, export_hats
 from apogee_batch.run.publish import MANIFEST_FILE
 from apogee_batch.schema import arrow_schema, catalog_columns, catalog_version
 
@@ -37,6 +39,8 @@ class ExportFormat:
     write: _Writer
 
 
+HATS = "hats"  # the one format that is a folder
+HATS_PURPOSE = "HATS collection with a margin cache, for lsdb and cross-matches of large catalogues"
 FORMATS: dict[str, ExportFormat] = {
     "votable": ExportFormat("VOTable 1.3 with BINARY2 data, for TOPCAT and Aladin", "vot", write_votable),
     "csv": ExportFormat("plain CSV, for any program", "csv", write_csv),
@@ -45,7 +49,13 @@ FORMATS: dict[str, ExportFormat] = {
 }
 
 
-def export(run: Path, formats: Sequence[str], *, out: Path | None = None) -> list[str]:
+def export(
+    run: Path,
+    formats: Sequence[str],
+    *,
+    out: Path | None = None,
+    margin_arcsec: float = DEFAULT_MARGIN_ARCSEC,
+) -> list[str]:
     """Write the catalogue of a run in other formats.
 
     Parameters
@@ -53,38 +63,59 @@ def export(run: Path, formats: Sequence[str], *, out: Path | None = None) -> lis
     run : Path
         Folder of a published run.
     formats : sequence of str
-        Names of `FORMATS`.
+        Names of `FORMATS`, or `HATS`.
     out : Path, optional
         Folder for the files; by default `export` in the run's folder.
+    margin_arcsec : float
+        Of a HATS catalogue: how far beyond its border each partition knows the stars.
 
     Returns
     -------
     list of str
-        A line for each file.
+        A line for each file or folder, and one on rows that a format cannot hold.
 
     Raises
     ------
     UsageError
-        If a format is unknown, or the run is not published.
+        If a format is unknown or needs what is not installed, or the run is not published.
     IntegrityError
         If the catalogue is not what was published.
     """
-    unknown = [name for name in formats if name not in FORMATS]
+    known = (*FORMATS, HATS)
+    unknown = [name for name in formats if name not in known]
     if unknown or not formats:
-        known = ", ".join(FORMATS)
         raise UsageError(
-            f"--format {unknown[0] if unknown else ''}: the formats are {known}; "
+            f"--format {unknown[0] if unknown else ''}: the formats are {', '.join(known)}; "
             "Parquet and FITS are in the run's catalog folder already"
         )
-    rows, metadata = open_published(run)
     folder = run / EXPORT_FOLDER if out is None else out
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file; name a folder for the exported files")
+    if HATS in formats:
+        check_hats_export(folder / HATS, margin_arcsec)
+    rows, metadata = open_published(run)
     lines = []
     for name in dict.fromkeys(formats):
+        if name == HATS:
+            made = export_hats(rows, folder / HATS, metadata=metadata, margin_arcsec=margin_arcsec)
+            lines += _hats_lines(made, folder / HATS, margin_arcsec)
+            continue
         chosen = FORMATS[name]
         written = chosen.write(rows, folder / f"catalog.{chosen.suffix}", metadata=metadata)
         lines.append(f"{written.path}: {chosen.purpose}; {written.size / 1e6:,.1f} MB")
+    return lines
+
+
+def _hats_lines(made: PositionedRows, folder: Path, margin_arcsec: float) -> list[str]:
+    """Return what there is to say of a HATS catalogue; rows that it lacks are told."""
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    what = f"{made.n_rows:,} rows, margin {margin_arcsec:g} arcsec, {size / 1e6:,.1f} MB"
+    lines = [f"{folder}: {HATS_PURPOSE}; {what}"]
+    if made.n_without:
+        lines.append(
+            f"{folder}: {made.n_without:,} rows without a position are left out, which HATS cannot hold; "
+            "they are in the Parquet and FITS files"
+        )
     return lines
 
 
