@@ -17,9 +17,11 @@ from typer.testing import CliRunner, Result
 
 from apogee_batch.cli_report import report
 from apogee_batch.errors import IntegrityError, UsageError
-from apogee_batch.files import read_json, sha256_of_file, write_sealed_json
+from apogee_batch.files import parse_sealed_json, read_json, sha256_of_file, write_sealed_json
+from apogee_batch.run.archive import list_files, read_file
+from apogee_batch.run.ledger import name_worker
+from apogee_batch.run.publish import CATALOG_FILE
 from apogee_batch.run.report import PAGE_FILE, write_report
-from apogee_batch.run.validate import CATALOG_FILE
 from apogee_batch.schema import LABEL_NAMES
 
 LARGEST = 3_000_000  # bytes of a page
@@ -70,6 +72,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
         Image.new("RGB", (1, 1)).save(file, format)
 
     monkeypatch.setattr(Figure, "savefig", savefig)
+    monkeypatch.setattr(Figure, "draw_without_rendering", lambda _: None)
 
 
 def page_of(run: Path, **others: Any) -> tuple[Page, str]:
@@ -139,10 +142,10 @@ def test_names_of_stars_hosts_and_reasons_are_no_markup(run: Path) -> None:
     for path in (run / "ledger").glob("[0-9]*.json"):
         entry = read_json(path)
         entry.pop("checksum")
-        write_sealed_json(path, entry | {"host": evil})
-    page, _ = page_of(run)
+        write_sealed_json(path, entry | {"host": evil, "extra": entry["extra"] | {"worker": evil}})
+    page, words = page_of(run)
     assert not page.named("script")
-    assert page.texts.count(evil) == 12 + 1 + 1  # strange stars, a reason, a host
+    assert words.count(evil) == 12 + 1 + 1  # strange stars, a reason, a worker
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -212,6 +215,12 @@ def test_without_its_model_the_page_says_where_the_curves_are(run: Path, tmp_pat
 def test_a_run_without_its_ledger_has_a_page(run: Path) -> None:
     shutil.rmtree(run / "ledger")
     assert "nothing is known of its workers" in page_of(run)[1]
+
+
+def test_ledgers_name_the_worker_of_each_shard(finished_run: Path, labelled_store: Path) -> None:
+    for folder in (finished_run / "ledger", labelled_store / "ingest" / "0001" / "ledger"):
+        entries = [parse_sealed_json(read_file(path), path) for path in list_files(folder)]
+        assert {entry["extra"]["worker"] for entry in entries} == {name_worker()}
 
 
 @pytest.mark.usefixtures("undrawn")

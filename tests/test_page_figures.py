@@ -1,5 +1,6 @@
 """The pictures of the page of a run: what they count, what they leave out, and that they are drawn at all."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,17 @@ def test_as_many_lanes_as_shards_were_under_way_at_once() -> None:
     assert lanes[0].rate == 5.0
 
 
+def test_workers_that_the_ledger_names_have_their_own_lanes(tmp_path: Path) -> None:
+    spans = [replace(span(10 * i), worker=f"node1:{41 + i % 2}") for i in range(4)]
+    lanes = find_lanes([*spans, span(0), span(40), replace(span(0, host="b"), worker="b:7")])
+    assert [(lane.name, lane.worker, len(lane.spans)) for lane in lanes] == [
+        ("b:7", "b:7", 1), ("node1 1", "", 2), ("node1:41", "node1:41", 2), ("node1:42", "node1:42", 2),
+    ]  # fmt: skip
+    assert len(find_lanes([replace(one, worker="") for one in spans])) == 1  # as an old ledger would tell
+    picture = draw_timing([replace(span(0), worker="x" * 60 + ":1")], tmp_path / "t.png")
+    assert picture is not None
+
+
 def test_a_night_in_which_nothing_was_done_is_cut_out() -> None:
     found, n_pauses = without_pauses([span(1000), span(50_000), span(1012)])
     assert [s.begin_s for s in found] == [0, 12, 22]
@@ -164,11 +176,22 @@ def test_hosts_of_any_name_are_drawn(tmp_path: Path) -> None:
 def test_spectra_of_any_name_and_content_are_drawn(tmp_path: Path) -> None:
     wavelength = np.linspace(15_100, 17_000, 200)
     spectra = [
-        NamedSpectrum("$\\frac{$ <b>", np.ones(200, np.float32)),
-        NamedSpectrum("x", np.zeros(200, np.float32)),
+        NamedSpectrum("$\\frac{$ <b>", np.ones(200, np.float32), np.ones(200, np.float32)),
+        NamedSpectrum("x", np.zeros(200, np.float32), np.full(200, 1e10, np.float32)),
     ]
     assert draw_spectra(wavelength, spectra, tmp_path / "s.png") is not None
     assert draw_spectra(wavelength, [], tmp_path / "none.png") is None
+
+
+def test_pixels_beside_the_gaps_do_not_hide_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flux, err = np.ones(200, np.float32), np.ones(200, np.float32)
+    flux[:3], err[:3] = (0, 50, 0.5), (1e10, 1000, 2)
+    drawn: list[Any] = []
+    monkeypatch.setattr("matplotlib.axes.Axes.plot", lambda *a, **_: drawn.append(a[2]))
+    draw_spectra(np.linspace(15_100, 17_000, 200), [NamedSpectrum("x", flux, err)], tmp_path / "s.png")
+    np.testing.assert_array_equal(drawn[0][:4], [np.nan, np.nan, 0.5, 1])
 
 
 def strange_piece(strangeness: list[float | None], first: int = 0) -> pa.Table:

@@ -35,6 +35,8 @@ class Isochrone:
         PARSEC's label: 0 pre-main sequence, 1 main sequence, 2 and more evolved; -1 where not given.
     source : str
         File that it was read from.
+    fe_h : float
+        Metallicity in dex.
     """
 
     log_age: float
@@ -46,6 +48,7 @@ class Isochrone:
     magnitude: Mapping[str, DoubleArray]
     stage: IntArray
     source: str
+    fe_h: float = 0.0
 
     def __post_init__(self) -> None:
         shapes = {self.stage.shape, *(values.shape for values in self.quantities().values())}

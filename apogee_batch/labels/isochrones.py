@@ -13,7 +13,7 @@ from apogee_batch.errors import UsageError
 from apogee_batch.labels.isochrone_grid import STAGE_UNKNOWN, SUN_TEFF, Isochrone, Isochrones, StarModels
 from apogee_batch.schema import DoubleArray
 
-__all__ = ["Isochrone", "Isochrones", "StarModels", "read_isochrones"]
+__all__ = ["Isochrone", "Isochrones", "StarModels", "read_isochrones", "read_table"]
 
 PARSEC_BANDS = {
     "Gmag": "g_gaia",
@@ -63,6 +63,8 @@ def read_isochrones(paths: Sequence[Path]) -> Isochrones:
     if not paths:
         raise UsageError("no isochrone table is named; give --isochrones FILE, once for each file")
     read = [_read_file(path) for path in paths]
+    for path, (_, some, _) in zip(paths, read, strict=True):
+        _require_solar(path, some)
     families = {family for family, _, _ in read}
     if len(families) > 1:
         raise UsageError(
@@ -78,6 +80,27 @@ def read_isochrones(paths: Sequence[Path]) -> Isochrones:
     systems = sorted({system for _, _, system in read if system})
     notes = [f"the tables differ in their passbands: {' / '.join(systems)}"] if len(systems) > 1 else []
     return Isochrones(tuple(found), tuple(notes))
+
+
+def read_table(path: Path) -> list[Isochrone]:
+    """Read one isochrone table as `read_isochrones` does, of any metallicities; nothing is checked beside.
+
+    Raises
+    ------
+    UsageError
+        If the file is no such table, lacks columns, or ends early.
+    """
+    return _read_file(path)[1]
+
+
+def _require_solar(path: Path, isochrones: Sequence[Isochrone]) -> None:
+    """Refuse tables of another metallicity than the sun's."""
+    for one in isochrones:
+        if abs(one.fe_h) > MAX_FE_H:
+            raise UsageError(
+                f"{path}: its metallicity is [M/H] = {one.fe_h:+.2f}, and young stars are taken to have 0; "
+                "download the table with [M/H] = 0"
+            )
 
 
 def _read_file(path: Path) -> tuple[str, list[Isochrone], str]:
@@ -114,21 +137,15 @@ def _parsec(lines: Iterable[str], path: Path) -> Iterator[Isochrone]:
                 names = _checked(line.lstrip("#").split(), _PARSEC_NEEDS, path)
             continue
         rows.append(tuple(line.split()))
-    age = names.index("logAge")
+    age, metallicity = names.index("logAge"), names.index("MH")
     if not rows or any(len(row) != len(names) for row in rows):
         raise ValueError(f"it has no rows, or rows of other than {len(names)} columns")
-    for _, same_age in groupby(rows, key=lambda row: row[age]):
-        yield _parsec_isochrone(dict(zip(names, _columns(same_age), strict=True)), path)
+    for _, alike in groupby(rows, key=lambda row: (row[age], row[metallicity])):
+        yield _parsec_isochrone(dict(zip(names, _columns(alike), strict=True)), path)
 
 
 def _parsec_isochrone(column: dict[str, DoubleArray], path: Path) -> Isochrone:
-    """Return the isochrone of one age of a CMD table."""
-    fe_h = float(column["MH"][np.argmax(np.abs(column["MH"]))])
-    if abs(fe_h) > MAX_FE_H:
-        raise UsageError(
-            f"{path}: its metallicity is [M/H] = {fe_h:+.2f}, and young stars are taken to have 0; "
-            "download the table with [M/H] = 0"
-        )
+    """Return the isochrone of one age and metallicity of a CMD table."""
     return Isochrone(
         log_age=float(column["logAge"][0]),
         mass=column["Mini"],
@@ -139,6 +156,7 @@ def _parsec_isochrone(column: dict[str, DoubleArray], path: Path) -> Isochrone:
         magnitude={ours: column[theirs] for theirs, ours in PARSEC_BANDS.items() if theirs in column},
         stage=column["label"].astype(np.int32),
         source=path.name,
+        fe_h=float(column["MH"][0]),
     )
 
 

@@ -119,16 +119,9 @@ def _trained_net(header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor])
     for name, value in tensors.items():
         if found := re.fullmatch(re.escape(_ISOCHRONE) + r"(\d+)\.(\w+)", name):
             arrays[int(found[1])][found[2]] = value.numpy()
+    named = zip(header["isochrones"], arrays, strict=True)
     isochrones = Isochrones(
-        tuple(
-            Isochrone(
-                log_age=log_age,
-                source=source,
-                magnitude={k.removeprefix(_BAND): v for k, v in columns.items() if k.startswith(_BAND)},
-                **{name: np.asarray(columns[name]) for name in _COLUMNS},
-            )
-            for (log_age, source), columns in zip(header["isochrones"], arrays, strict=True)
-        ),
+        tuple(_isochrone(log_age, source, columns) for (log_age, source), columns in named),
         tuple(header["notes"]),
     )
     return TrainedNet(
@@ -139,3 +132,10 @@ def _trained_net(header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor])
         header["held_out"],
         header["training"],
     )
+
+
+def _isochrone(log_age: float, source: str, columns: Mapping[str, Any]) -> Isochrone:
+    """Put one isochrone together; those that a network learns from have the sun's metallicity."""
+    quantities: dict[str, Any] = {name: np.asarray(columns[name]) for name in _COLUMNS}
+    magnitude = {k.removeprefix(_BAND): v for k, v in columns.items() if k.startswith(_BAND)}
+    return Isochrone(log_age=log_age, source=source, magnitude=magnitude, **quantities)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import matplotlib.style
 import numpy as np
@@ -35,7 +36,7 @@ AXIS_TITLES = {
     "teff": r"$T_{\rm eff}$  (K)",
     "fe_h": "[Fe/H]  (dex)",
 }
-STYLE = {
+STYLE: dict[str, Any] = {
     "font.size": 9.0,
     "axes.labelsize": 10.0,
     "axes.titlesize": 10.0,
@@ -51,6 +52,7 @@ STYLE = {
     "ytick.right": True,
     "legend.frameon": False,
     "legend.handletextpad": 0.2,
+    "pdf.fonttype": 42,  # letters stay letters, which can be searched for and edited
 }
 FEWEST_DENSE = 20_000  # from here on points hide one another: they are averaged in cells
 LEAST_PADDING = 0.01  # of the whole frame, where all values are equal
@@ -58,8 +60,8 @@ LEGEND_MARKER_SIZE = 30.0  # points squared, whatever the size in the panel
 
 
 @contextmanager
-def save_figure(path: Path, width_in: float, height_in: float) -> Iterator[Figure]:
-    """Give an empty figure; save it as PNG when the block ends without an error.
+def save_figure(path: Path, width_in: float, height_in: float, *, with_pdf: bool = False) -> Iterator[Figure]:
+    """Give an empty figure; save it when the block ends without an error.
 
     The settings of the user's matplotlib are not used, no date or version goes into the file, and
     the file is replaced whole: the same data give the same bytes with the same matplotlib.
@@ -67,18 +69,22 @@ def save_figure(path: Path, width_in: float, height_in: float) -> Iterator[Figur
     Parameters
     ----------
     path : Path
-        The PNG or PDF file, by its suffix.
+        The PNG file.
     width_in, height_in : float
         Size in inches, at `DPI` dots an inch.
+    with_pdf : bool
+        Whether to save it as PDF beside it, too.
     """
     with matplotlib.style.context(["default", STYLE]):
         figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
-        picture = BytesIO()
-        kind = path.suffix.removeprefix(".")
-        figure.savefig(picture, format=kind, dpi=DPI, metadata=FORMATS[kind])
-        write_bytes(path, picture.getbuffer())
+        figure.draw_without_rendering()
+        figure.set_layout_engine(None)  # laid out once for both: that takes longer than to draw
+        for kind in FORMATS if with_pdf else ("png",):
+            picture = BytesIO()
+            figure.savefig(picture, format=kind, dpi=DPI, metadata=FORMATS[kind])
+            write_bytes(path.with_suffix(f".{kind}"), picture.getbuffer())
 
 
 def metallicity_colours() -> Colormap:
@@ -122,7 +128,10 @@ def marker_alpha(n_points: int) -> float:
 
 
 def make_legible(legend: Legend) -> None:
-    """Show the markers of a legend in one size and opaque, however small they are in the panel."""
+    """Show the markers of a legend in one size and opaque, and its words before any line of the panel."""
+    legend.set_zorder(6)
+    legend.set_frame_on(True)
+    legend.get_frame().set(facecolor="white", edgecolor="none", alpha=0.8)
     for handle in legend.legend_handles:
         if isinstance(handle, PathCollection):
             handle.set_sizes([LEGEND_MARKER_SIZE])

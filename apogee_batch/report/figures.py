@@ -3,7 +3,7 @@
 A catalogue may come in pieces, each of which is looked at once: memory does not grow with its stars.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -29,6 +29,7 @@ from apogee_batch.report.canvas import (
 )
 from apogee_batch.report.columns import get_labels, get_predictions, is_equal, is_finite
 from apogee_batch.report.density import Cloud, Limits, quantile_of_distance
+from apogee_batch.report.isochrone_lines import IsochroneLine, draw_isochrones, name_isochrones
 from apogee_batch.schema import DATA_TYPES, LABEL_NAMES, BoolArray, DoubleArray
 
 KIEL_SIZE_IN = (8.4, 4.1)
@@ -75,7 +76,14 @@ class _KielStars:
         return float(low), float(max(high, low + COLOUR_STEP_DEX))
 
 
-def kiel_diagram(catalog: Catalog, path: Path, *, title: str | None = None) -> None:
+def kiel_diagram(
+    catalog: Catalog,
+    path: Path,
+    *,
+    title: str | None = None,
+    isochrones: Sequence[IsochroneLine] = (),
+    with_pdf: bool = False,
+) -> None:
     """Draw Teff against log g: all stars by [Fe/H], and M dwarfs and YSOs by type.
 
     Both axes run as astronomers draw them, hot stars at the left and giants at the top. From
@@ -90,10 +98,14 @@ def kiel_diagram(catalog: Catalog, path: Path, *, title: str | None = None) -> N
         The PNG file to write.
     title : str, optional
         Title of the picture.
+    isochrones : sequence of IsochroneLine
+        Lines to draw before the stars.
+    with_pdf : bool
+        Whether to save it as PDF, too.
     """
     stars = _KielStars(catalog)
     teff, logg = stars.all.limits()
-    with save_figure(path, *KIEL_SIZE_IN) as figure:
+    with save_figure(path, *KIEL_SIZE_IN, with_pdf=with_pdf) as figure:
         if title:
             figure.suptitle(title, fontsize=11)
         left, right = figure.subplots(1, 2, sharex=True, sharey=True)
@@ -113,11 +125,15 @@ def kiel_diagram(catalog: Catalog, path: Path, *, title: str | None = None) -> N
         left.set_ylabel(AXIS_TITLES["logg"])
         left.set_xlim(teff[::-1])  # shared with the right panel
         left.set_ylim(logg[::-1])
+        for axes in (left, right):
+            handles = draw_isochrones(axes, isochrones)
+        if handles:
+            name_isochrones(figure, handles)
         if stars.all.n_outside:
             write_note(left, f"{stars.all.n_outside:,} outside")
 
 
-def label_comparison(catalog: Catalog, path: Path) -> None:
+def label_comparison(catalog: Catalog, path: Path, *, with_pdf: bool = False) -> None:
     """Draw predictions against labels, and their differences below, for the stars of the test set.
 
     Where a type has `FEWEST_DENSE` stars or more, its colour is the stronger the more of them a cell holds.
@@ -128,6 +144,8 @@ def label_comparison(catalog: Catalog, path: Path) -> None:
         A catalogue, or pieces of it; the means of the realizations are compared.
     path : Path
         The PNG file to write.
+    with_pdf : bool
+        Whether to save it as PDF, too.
     """
     shown = ("teff", "logg", "fe_h")
     above = {name: {of: Cloud(FRAME[name], FRAME[name]) for of in DATA_TYPES} for name in shown}
@@ -142,7 +160,7 @@ def label_comparison(catalog: Catalog, path: Path) -> None:
                 label, prediction = labels[chosen, column], predictions[chosen, column]
                 above[name][data_type].add(label, prediction)
                 below[name][data_type].add(label, prediction - label)
-    with save_figure(path, *COMPARISON_SIZE_IN) as figure:
+    with save_figure(path, *COMPARISON_SIZE_IN, with_pdf=with_pdf) as figure:
         panels = figure.subplots(2, len(LABEL_NAMES), sharex="col", height_ratios=[2, 1])
         for i, name in enumerate(shown):
             _draw_comparison(panels[0, i], panels[1, i], above[name], below[name], name)
@@ -210,8 +228,13 @@ def _draw_density(axes: Axes, cloud: Cloud, data_type: str, *, y_shown: Limits |
     )
 
 
-def _draw_type(axes: Axes, cloud: Cloud, data_type: str, *, y_shown: Limits | None = None) -> None:
-    """Draw stars of one type in its colour and marker; nothing where there are none."""
+def _draw_type(
+    axes: Axes, cloud: Cloud, data_type: str, *, y_shown: Limits | None = None, n_points: int = 0
+) -> None:
+    """Draw stars of one type in its colour and marker; nothing where there are none.
+
+    Markers are as large as suits `n_points`, or the type's own number of points.
+    """
     if not cloud.n_inside:
         return
     name = f"{TYPE_NAMES[data_type]} ({cloud.n_inside + cloud.n_outside:,})"
@@ -222,7 +245,8 @@ def _draw_type(axes: Axes, cloud: Cloud, data_type: str, *, y_shown: Limits | No
         axes.scatter([], [], **style)  # for the legend
         return
     x, y, _ = cloud.points()
-    axes.scatter(x, y, s=marker_size(len(x)), alpha=marker_alpha(len(x)), **style)
+    n_points = n_points or len(x)
+    axes.scatter(x, y, s=marker_size(n_points), alpha=marker_alpha(n_points), **style)
 
 
 def _draw_comparison(
@@ -240,9 +264,11 @@ def _draw_comparison(
         Name of the label.
     """
     height = 1.5 * quantile_of_distance(residuals.values(), RESIDUAL_PERCENTILE / 100) or 1.0
+    n_points = sum(cloud.n_inside for cloud in found.values())
     for data_type in found:
-        _draw_type(above, found[data_type], data_type)
-        _draw_type(below, residuals[data_type], data_type, y_shown=(-height, height))
+        _draw_type(above, found[data_type], data_type, n_points=n_points)
+        shown = (-height, height)
+        _draw_type(below, residuals[data_type], data_type, y_shown=shown, n_points=n_points)
     ends = [limits for cloud in found.values() if cloud.n_inside for limits in cloud.limits()]
     limits = (min(low for low, _ in ends), max(high for _, high in ends)) if ends else FRAME[name]
     above.plot(limits, limits, color=INK, linewidth=0.8, zorder=0)

@@ -62,6 +62,8 @@ class Section:
         Paragraphs.
     tables : tuple of PageTable
         Below the text.
+    glance : tuple of (str, str)
+        Words and the number they stand for, above everything.
     """
 
     anchor: str
@@ -70,10 +72,18 @@ class Section:
     pictures: tuple[Picture, ...] = ()
     text: tuple[str, ...] = ()
     tables: tuple[PageTable, ...] = ()
+    glance: tuple[tuple[str, str], ...] = ()
 
 
-def render_page(title: str, sections: Sequence[Section]) -> str:
+def render_page(title: str, sections: Sequence[Section], *, made_of: str = "") -> str:
     """Return the page as HTML; the pictures are read and become part of it.
+
+    Parameters
+    ----------
+    title : str
+    sections : sequence of Section
+    made_of : str
+        SHA-256 of what the page was made of, by which it is known again.
 
     Raises
     ------
@@ -89,7 +99,7 @@ def render_page(title: str, sections: Sequence[Section]) -> str:
     )
     environment.globals |= {"embed": _embed, "width_of": _width_of}
     source = resources.files(PACKAGE).joinpath(TEMPLATE).read_text(encoding="utf-8")
-    return environment.from_string(source).render(title=title, sections=list(sections))
+    return environment.from_string(source).render(title=title, sections=list(sections), made_of=made_of)
 
 
 def _embed(picture: Picture) -> str:

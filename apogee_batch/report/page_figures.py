@@ -3,27 +3,18 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
-import matplotlib.style
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Colormap, ListedColormap, LogNorm
 from matplotlib.figure import Figure
 
-from apogee_batch.files import write_bytes
-from apogee_batch.report.canvas import DPI, STYLE
+from apogee_batch.report.canvas import FORMATS, save_figure
 
 WIDTH_IN = 8.4  # 1512 dots: a page 1000 pixels wide shows it sharp
-SUFFIXES = ("png", "pdf")
-_NO_ORIGIN = {  # no date and no version: the same data give the same bytes
-    "png": {"Software": None},
-    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
-}
-_PDF_TEXT = {"pdf.fonttype": 42}  # letters stay letters, which can be searched for and edited
+SUFFIXES = tuple(FORMATS)
 
 
 @dataclass(frozen=True)
@@ -53,14 +44,8 @@ def save_picture(path: Path, height_in: float, *, width_in: float = WIDTH_IN) ->
     height_in, width_in : float
         Size in inches.
     """
-    with matplotlib.style.context(["default", STYLE, _PDF_TEXT]):
-        figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="constrained")
-        FigureCanvasAgg(figure)
+    with save_figure(path, width_in, height_in, with_pdf=True) as figure:
         yield figure
-        for suffix in SUFFIXES:
-            content = BytesIO()
-            figure.savefig(content, format=suffix, dpi=DPI, metadata=_NO_ORIGIN[suffix])
-            write_bytes(path.with_suffix(f".{suffix}"), content.getbuffer())
 
 
 def number_colours() -> Colormap:

@@ -81,7 +81,7 @@ def _draw_coverage(axes: Axes, group: Group, name: str) -> None:
     axes.set_ylim(0, 1)
     axes.set_xlim(-0.6, len(bins) - 0.4)
     axes.set_xticks(range(len(bins)), [found.name for found in bins], rotation=45, fontsize=8)
-    axes.set_xlabel("SNR of a pixel", fontsize=9)
+    axes.set_xlabel("SNR per pixel", fontsize=9)
 
 
 def _describe(group: Group) -> str:

@@ -110,7 +110,7 @@ def draw_sigmas(stars: SigmaStars, path: Path) -> Picture | None:
             bar.set_label("stars in a cell")
         for j, name in enumerate(SHOWN):
             panels[0, j].set_title(AXIS_TITLES[name])
-            panels[1, j].set_xlabel("SNR of a pixel")
+            panels[1, j].set_xlabel("SNR per pixel")
         for i, title in enumerate(ROW_TITLES.values()):
             panels[i, 0].set_ylabel(f"{title}\n(unit of the label)", fontsize=9)
         handles, names = panels[0, 0].get_legend_handles_labels()

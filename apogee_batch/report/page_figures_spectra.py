@@ -12,6 +12,9 @@ from apogee_batch.schema import DoubleArray, FloatArray
 
 PANEL_HEIGHT_IN = 0.85
 SHOWN_PERCENTILES = (0.5, 99.5)
+LARGEST_ERR = (
+    10.0  # times the median: beside the gaps the errors grow a thousandfold, and the flux means nothing
+)
 
 
 @dataclass(frozen=True)
@@ -21,12 +24,13 @@ class NamedSpectrum:
     Attributes
     ----------
     title : str
-    flux : ndarray of float32, shape (n_pixels,)
-        0 where there is no measurement.
+    flux, err : ndarray of float32, shape (n_pixels,)
+        0, and very large, where there is no measurement.
     """
 
     title: str
     flux: FloatArray
+    err: FloatArray
 
 
 def draw_spectra(wavelength: DoubleArray, spectra: Sequence[NamedSpectrum], path: Path) -> Picture | None:
@@ -51,7 +55,7 @@ def draw_spectra(wavelength: DoubleArray, spectra: Sequence[NamedSpectrum], path
     with save_picture(path, 0.6 + PANEL_HEIGHT_IN * len(spectra)) as figure:
         panels = figure.subplots(len(spectra), 1, sharex=True, squeeze=False)[:, 0]
         for axes, spectrum in zip(panels, spectra, strict=True):
-            flux = np.where(spectrum.flux == 0, np.nan, spectrum.flux.astype(np.float64))
+            flux = _without_bad_pixels(spectrum)
             if np.isfinite(flux).any():
                 flux = flux / (abs(np.nanmedian(flux)) or 1.0)
                 low, high = np.nanpercentile(flux, SHOWN_PERCENTILES)
@@ -64,3 +68,10 @@ def draw_spectra(wavelength: DoubleArray, spectra: Sequence[NamedSpectrum], path
         panels[-1].set_xlabel("vacuum wavelength (Angstrom)")
         figure.supylabel("flux / median", fontsize=9)
     return Picture(path, f"Spectra of the {len(spectra)} strangest stars, in units of their median.")
+
+
+def _without_bad_pixels(spectrum: NamedSpectrum) -> DoubleArray:
+    """Return the flux, NaN where it is not measured or its error is far above the others."""
+    is_measured = spectrum.flux != 0
+    limit = LARGEST_ERR * np.median(spectrum.err[is_measured]) if is_measured.any() else 0.0
+    return np.where(is_measured & (spectrum.err <= limit), spectrum.flux.astype(np.float64), np.nan)

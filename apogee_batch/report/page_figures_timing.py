@@ -14,7 +14,7 @@ from apogee_batch.report.page_figures import Picture, number_colours, save_pictu
 LONGEST_IDLE_S = 60.0  # a longer time in which nothing was done is cut out: the run was stopped and went on
 OVERLAP = 0.1  # of a shard's time, by which the notes of its begin and end may be wrong
 MOST_NAMED = 40  # lanes; with more only the first one of each host is named
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7")  # Okabe & Ito's, one host after the other
+LONGEST_NAME = 28  # letters of a worker's name beside its lane
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Span:
     begin_s, seconds : float
         When it began, from any moment; how long it took.
     n_stars : int
+    worker : str
+        Name of the process that did it; empty in a ledger of before it was noted.
     """
 
     host: str
@@ -35,6 +37,7 @@ class Span:
     begin_s: float
     seconds: float
     n_stars: int
+    worker: str = ""
 
     @property
     def end_s(self) -> float:
@@ -44,11 +47,27 @@ class Span:
 
 @dataclass(frozen=True)
 class WorkerLane:
-    """What one worker of a host did, one shard after the other."""
+    """What one worker of a host did, one shard after the other.
+
+    Attributes
+    ----------
+    host : str
+    number : int
+        From 1 on, among the workers of the host.
+    spans : tuple of Span
+    worker : str
+        Its name, where it is known.
+    """
 
     host: str
     number: int
     spans: tuple[Span, ...]
+    worker: str = ""
+
+    @property
+    def name(self) -> str:
+        """What to call it on the page."""
+        return self.worker or f"{self.host} {self.number}"
 
     @property
     def n_stars(self) -> int:
@@ -82,7 +101,7 @@ def without_pauses(spans: Sequence[Span]) -> tuple[list[Span], int]:
 
 
 def find_lanes(spans: Sequence[Span]) -> list[WorkerLane]:
-    """Put each span into the first lane of its host that is free: as many lanes as worked at once.
+    """Give each worker its lane; where a ledger does not name them, as many lanes as worked at once.
 
     Parameters
     ----------
@@ -90,18 +109,33 @@ def find_lanes(spans: Sequence[Span]) -> list[WorkerLane]:
         In any order.
     """
     lanes = []
-    ordered = sorted(spans, key=lambda span: (span.host, span.begin_s, span.end_s))
+    ordered = sorted(spans, key=lambda span: (span.host, span.begin_s, span.end_s, span.worker))
     for host, of_host in groupby(ordered, key=lambda span: span.host):
-        found: list[list[Span]] = []
+        named: dict[str, list[Span]] = {}
         for span in of_host:
-            tolerance = OVERLAP * span.seconds
-            free = [lane for lane in found if lane[-1].end_s <= span.begin_s + tolerance]
-            if free:
-                max(free, key=lambda lane: lane[-1].end_s).append(span)
-            else:
-                found.append([span])
-        lanes += [WorkerLane(host, i + 1, tuple(lane)) for i, lane in enumerate(found)]
+            named.setdefault(span.worker, []).append(span)
+        unnamed = [("", lane) for lane in _infer_lanes(named.pop("", []))]
+        found = [*unnamed, *named.items()]
+        lanes += [WorkerLane(host, i + 1, tuple(lane), worker) for i, (worker, lane) in enumerate(found)]
     return lanes
+
+
+def _infer_lanes(spans: Sequence[Span]) -> list[list[Span]]:
+    """Put each span of a host, by rising begin, into the first lane that is free."""
+    found: list[list[Span]] = []
+    for span in spans:
+        tolerance = OVERLAP * span.seconds
+        free = [lane for lane in found if lane[-1].end_s <= span.begin_s + tolerance]
+        if free:
+            max(free, key=lambda lane: lane[-1].end_s).append(span)
+        else:
+            found.append([span])
+    return found
+
+
+def _shorten(name: str) -> str:
+    """Return a name whose middle is left out if it is long: what tells workers apart stands at its end."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 13]}…{name[-12:]}"
 
 
 def draw_timing(spans: Sequence[Span], path: Path) -> Picture | None:
@@ -131,7 +165,7 @@ def draw_timing(spans: Sequence[Span], path: Path) -> Picture | None:
         drawn.set_clim(0, max(rates) or 1)
         axes.add_collection(drawn)
         named = [i for i, lane in enumerate(lanes) if lane.number == 1 or len(lanes) <= MOST_NAMED]
-        texts = [f"{lanes[i].host} {lanes[i].number}"[:28] for i in named]
+        texts = [_shorten(lanes[i].name) for i in named]
         axes.set_yticks(named, texts, fontsize=7)
         for label in axes.get_yticklabels():
             label.set_parse_math(False)  # names of hosts are shown as they are

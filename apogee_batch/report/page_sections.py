@@ -8,6 +8,7 @@ from apogee_batch.report.page_figures import Picture
 from apogee_batch.report.page_figures_timing import Span, WorkerLane, find_lanes
 from apogee_batch.report.page_strangest import FlagCounts, StrangeStar, StrangestStars
 from apogee_batch.report.tables import (
+    ALL_TYPES,
     LABEL_DECIMALS,
     LABEL_TITLES,
     MSE_DECIMALS,
@@ -32,7 +33,15 @@ NO_LEDGER = "The folder of the run has no entries of its ledger any more: nothin
 NO_STRANGENESS = (
     "No star has a strangeness: the model has no calibration. 'apogee-batch model calibrate' makes one."
 )
+UNNAMED_WORKERS = (
+    "The ledger of this run is of before workers were named in it: shards of a host that were under way at "
+    "the same time are put one below the other, as the work of so many workers."
+)
 MOST_LANES = 24  # rows of the table of workers; the picture has all
+
+
+GLANCE_LABELS = ("teff", "logg", "fe_h")
+STAGES_HEADER = ("stage", "done", "time", "began (UTC)", "host")
 
 
 @dataclass(frozen=True)
@@ -47,28 +56,42 @@ class Head:
         Inputs that gave no star, by reason.
     versions : mapping of str to str
         Of the software.
-    stages : sequence of (str, str)
-        What took how long, as far as it is known.
+    stages : sequence of tuple of str
+        What took how long, as far as it is known: cells below `STAGES_HEADER`.
     """
 
     facts: Sequence[tuple[str, str]]
     rejects: Mapping[str, int]
     versions: Mapping[str, str]
-    stages: Sequence[tuple[str, str]] = field(default_factory=tuple)
+    stages: Sequence[tuple[str, ...]] = field(default_factory=tuple)
 
 
-def head_section(head: Head) -> Section:
+def glance_at(found: Validation, counts: FlagCounts, n_rejects: int) -> tuple[tuple[str, str], ...]:
+    """Return what one wants to know of a run first: words, and numbers."""
+    test = found.get(ALL_TYPES, "test")
+    numbers = [("stars in the catalogue", f"{found.n_catalog:,}"), ("rejected inputs", f"{n_rejects:,}")]
+    if found.n_catalog:
+        numbers.append(("stars without a flag", f"{100 * counts.n_clean / found.n_catalog:.1f} %"))
+    for name in GLANCE_LABELS if test.n_stars else ():
+        label, unit = LABEL_TITLES[name].removesuffix(")").split(" (")
+        rms = show(test.measures[name].residuals.rms, LABEL_DECIMALS[name], NOTHING)
+        numbers.append((f"rms {label}, test set", f"{rms} {unit}"))
+    return tuple(numbers)
+
+
+def head_section(head: Head, glance: tuple[tuple[str, str], ...] = ()) -> Section:
     """Return the section of the run itself."""
     rejects = tuple((reason, f"{n:,}") for reason, n in head.rejects.items())
     tables = [PageTable("Run", (), tuple(head.facts), n_texts=2)]
     if rejects:
         tables.append(PageTable("Rejected inputs", ("reason", "inputs"), rejects))
     tables += [
-        PageTable("Time by stage", (), tuple(head.stages), n_texts=2),
+        PageTable("Time by stage", STAGES_HEADER, tuple(head.stages), n_texts=2),
         PageTable("Software", (), tuple(head.versions.items()), n_texts=2),
     ]
     text = () if rejects else ("No input was rejected.",)
-    return Section("run", "The run", text=text, tables=tuple(table for table in tables if table.rows))
+    shown = tuple(table for table in tables if table.rows)
+    return Section("run", "The run", text=text, tables=shown, glance=glance)
 
 
 def kiel_section(picture: Picture | None) -> Section:
@@ -208,25 +231,23 @@ def strangest_section(stars: StrangestStars, picture: Picture | None, *, thresho
     )
     if picture is None:
         text = (*text, "Their spectra are shown if the report is made with --store STORE.")
-    header = ("star", "spectrum", "strange?", "strangeness", "SNR", "Teff (K)", "log g (dex)", "[Fe/H] (dex)")
+    told = ("spectrum", "flags", "strangeness", "SNR", "bad pixels")
+    header = (*told, *(LABEL_TITLES[name] for name in GLANCE_LABELS))
     rows = tuple(_strange_row(star) for star in stars.stars())
-    table = PageTable("Highest strangeness", header, rows, n_texts=3)
+    table = PageTable("Highest strangeness", header, rows, n_texts=2)
     return Section("strangest", "The strangest spectra", (), _given(picture), text, (table,))
 
 
 def _strange_row(star: StrangeStar) -> tuple[str, ...]:
     values = star.values
-    n_bad = values["n_bad_pixels"]
-    what = [*star.flag_names, f"{n_bad:,} pixels without a measurement"]
+    names = (values["apogee_id"], values["apstar_id"])
     return (
-        values["apogee_id"],
-        values["apstar_id"],
-        ", ".join(what),
+        names[1] if names[0] in names[1] else " ".join(names),
+        ", ".join(star.flag_names),
         show(values["strangeness"], 2, NOTHING),
         show(values["snr"], 1, NOTHING),
-        _with_sigma(values["teff"], values["e_teff"], 0),
-        _with_sigma(values["logg"], values["e_logg"], 3),
-        _with_sigma(values["fe_h"], values["e_fe_h"], 3),
+        f"{values['n_bad_pixels']:,}",
+        *(_with_sigma(values[n], values[f"e_{n}"], 0 if n == "teff" else 3) for n in GLANCE_LABELS),
     )
 
 
@@ -239,17 +260,15 @@ def timing_section(spans: Sequence[Span], picture: Picture | None) -> Section:
     if not spans:
         return Section("timing", "Workers", (NO_LEDGER,))
     lanes = find_lanes(spans)
-    text: tuple[str, ...] = (
-        "A bar is a shard. Which worker of a host it was is not recorded: shards that were under way at the "
-        "same time are put one below the other. Times in which nothing was done are cut out.",
-    )
+    text: tuple[str, ...] = ("A bar is a shard. Times in which nothing was done are cut out.",)
+    if not all(lane.worker for lane in lanes):
+        text = (*text, UNNAMED_WORKERS)
     if len(lanes) > MOST_LANES:
         text = (*text, f"The table has the {MOST_LANES} slowest of {len(lanes)} workers.")
         lanes = sorted(lanes, key=lambda lane: (lane.rate or 0.0, lane.host, lane.number))[:MOST_LANES]
     header = (
-        "host",
-        "computed by",
         "worker",
+        "computed by",
         "shards",
         "stars",
         "minutes at work",
@@ -262,9 +281,8 @@ def timing_section(spans: Sequence[Span], picture: Picture | None) -> Section:
 
 def _lane_row(lane: WorkerLane) -> tuple[str, ...]:
     return (
-        lane.host,
+        lane.name,
         ", ".join(sorted({span.device for span in lane.spans})),
-        str(lane.number),
         f"{len(lane.spans):,}",
         f"{lane.n_stars:,}",
         f"{lane.seconds / 60:,.1f}",

@@ -20,7 +20,7 @@ from apogee_batch.network.checkpoint import Identity
 from apogee_batch.run.config import Device
 from apogee_batch.run.estimate import estimate_rows, load_network
 from apogee_batch.run.ingest_tables import check_spectra
-from apogee_batch.run.ledger import ShardReport, relative_digest
+from apogee_batch.run.ledger import WORKER, ShardReport, name_worker, relative_digest
 from apogee_batch.run.store_tables import read_rows
 from apogee_batch.schema import DoubleArray, FloatArray
 from apogee_batch.store.spectra import StoreInfo, open_store
@@ -154,6 +154,7 @@ def infer_shard(
         host=socket.gethostname(),
         extra={
             "device": network.describe(),
+            WORKER: name_worker(),
             KILLED: [planned["apstar_id"][place].as_py() for place in excluded],
         },
     )

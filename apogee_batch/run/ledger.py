@@ -7,6 +7,8 @@ An entry carries a checksum of itself. One that does not fit it is as good as no
 """
 
 import logging
+import os
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -22,6 +24,7 @@ from apogee_batch.files import (
 )
 from apogee_batch.run.archive import is_kept, list_files, read_file, read_member, size_of_member
 
+WORKER = "worker"  # name of the process that did a shard, among the numbers of its own
 logger = logging.getLogger(__name__)
 
 
@@ -51,7 +54,7 @@ class ShardReport:
     host : str
         Where it ran.
     extra : dict
-        Numbers of the stage's own.
+        Numbers of the stage's own, and under `WORKER` which process it was.
     """
 
     shard: int
@@ -62,6 +65,11 @@ class ShardReport:
     seconds: float
     host: str
     extra: dict[str, Any]
+
+
+def name_worker() -> str:
+    """Return the name of this process among all workers: that of its host, and its number there."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def relative_digest(written: FileDigest, base: Path) -> WrittenFile:

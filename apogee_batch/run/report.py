@@ -1,16 +1,15 @@
 """The page of a published run, `report/report.html`, and its pictures, in `report/figures`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from apogee_batch.errors import IntegrityError, UsageError
-from apogee_batch.files import FileDigest, write_text
+from apogee_batch.catalog.rows import read_pieces
+from apogee_batch.errors import UsageError
+from apogee_batch.files import FileDigest, sha256_of_file, write_text
 from apogee_batch.report import page_sections as sections
 from apogee_batch.report.figures import kiel_diagram, label_comparison
+from apogee_batch.report.isochrone_lines import IsochroneLine
 from apogee_batch.report.labelled import AGREEMENT_COLUMNS, CALIBRATED
 from apogee_batch.report.page import Section, render_page
 from apogee_batch.report.page_figures import SUFFIXES, Picture
@@ -23,16 +22,25 @@ from apogee_batch.report.page_figures_training import draw_losses
 from apogee_batch.report.page_strangest import STRANGEST_COLUMNS, FlagCounts, StrangestStars
 from apogee_batch.report.tables import ALL_TYPES
 from apogee_batch.report.validation import Validation
+from apogee_batch.run.kiel_lines import read_kiel_lines
+from apogee_batch.run.page_at_end import PAGE_FILE
+from apogee_batch.run.publish import CATALOG_FILE, MANIFEST_FILE
 from apogee_batch.run.report_facts import gather_head, read_manifest, read_model_facts, read_spans
-from apogee_batch.run.validate import CATALOG_FILE, READ_ROWS, validate_run
+from apogee_batch.run.report_times import stage_folders
+from apogee_batch.run.validate import validate_run
 from apogee_batch.store.spectrum_store import SpectrumStore
 
-PAGE_FILE = "report/report.html"
 FIGURES = "report/figures"
 NAMES = ("kiel", "labels", "sigmas", "pulls", "sky", "strangest", "training", "timing")
 
 
-def write_report(run: Path, *, model: Path | None = None, store: Path | None = None) -> FileDigest:
+def write_report(
+    run: Path,
+    *,
+    model: Path | None = None,
+    store: Path | None = None,
+    isochrones: Sequence[IsochroneLine] = (),
+) -> FileDigest:
     """Make the page of a published run, and its pictures as PNG and PDF; nothing else of the run changes.
 
     The same files give the same bytes. Memory does not grow with the stars that have no label.
@@ -45,6 +53,8 @@ def write_report(run: Path, *, model: Path | None = None, store: Path | None = N
         Folder of the model, whose training is shown; by default the run's own.
     store : Path, optional
         Store of the spectra, to show those of the strangest stars.
+    isochrones : sequence of IsochroneLine
+        Lines of the Kiel diagram.
 
     Returns
     -------
@@ -62,20 +72,33 @@ def write_report(run: Path, *, model: Path | None = None, store: Path | None = N
     manifest = read_manifest(run)
     facts = read_model_facts(run, model, manifest)
     spans = read_spans(run)
-    page = [sections.head_section(gather_head(run, manifest, found, spans, facts))]
+    folders = stage_folders(run, model, store)
     stars = _pass_through(run)
-    page += _compare(run, found, n_predicted=stars.flags.n_predicted)
+    head = gather_head(run, manifest, found, spans, facts, folders=folders)
+    page = [sections.head_section(head, sections.glance_at(found, stars.flags, manifest["rejects"]))]
+    page += _compare(run, found, isochrones, n_predicted=stars.flags.n_predicted)
     page += _look_at_stars(run, found, stars, store, threshold=facts.threshold)
     training = draw_losses(facts.epochs, _figure(run, "training"))
     page.append(sections.training_section(training, facts.reason))
     page.append(sections.timing_section(spans, draw_timing(spans, _figure(run, "timing"))))
     _remove_others(run, page)
-    return write_text(run / PAGE_FILE, render_page(f"apogee-batch run {manifest['run_id']}", page))
+    html = render_page(
+        f"apogee-batch run {manifest['run_id']}", page, made_of=sha256_of_file(run / MANIFEST_FILE)
+    )
+    return write_text(run / PAGE_FILE, html)
 
 
-def describe_report(run: Path, *, model: Path | None, store: Path | None) -> list[str]:
+def describe_report(
+    run: Path,
+    *,
+    model: Path | None,
+    store: Path | None,
+    isochrones: Sequence[Path] = (),
+    ages_myr: Sequence[float] = (),
+) -> list[str]:
     """Make the page as the command does, and say where it is."""
-    written = write_report(run, model=model, store=store)
+    lines = read_kiel_lines(isochrones, ages_myr)
+    written = write_report(run, model=model, store=store, isochrones=lines)
     size = f"{written.size / 1e6:.1f} MB"
     return [f"{written.path}: the page of the run, {size}", f"{run / FIGURES}: its pictures as PNG and PDF"]
 
@@ -93,32 +116,23 @@ def _figure(run: Path, name: str) -> Path:
     return run / FIGURES / f"{name}.png"
 
 
-def _read_catalog(run: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Give those of the columns that the catalogue has, in pieces."""
-    path = run / CATALOG_FILE
-    try:
-        file = pq.ParquetFile(path)
-        present = [name for name in dict.fromkeys(columns) if name in file.schema_arrow.names]
-        for batch in file.iter_batches(READ_ROWS, columns=present):
-            yield pa.Table.from_batches([batch])
-    except (OSError, pa.ArrowException) as error:
-        text = " ".join(str(error).split())
-        raise IntegrityError(f"{path}: is damaged ({text}); give the same command again") from error
-
-
-def _compare(run: Path, found: Validation, *, n_predicted: int) -> list[Section]:
+def _compare(
+    run: Path, found: Validation, isochrones: Sequence[IsochroneLine], *, n_predicted: int
+) -> list[Section]:
     """Return the sections that figures of any catalogue make: the Kiel diagram, and labels."""
     n_test = found.get(ALL_TYPES, "test").n_stars
     kiel, labels = _figure(run, "kiel"), _figure(run, "labels")
-    for suffix in (f".{suffix}" for suffix in SUFFIXES):
-        if n_predicted:
-            kiel_diagram(_read_catalog(run, AGREEMENT_COLUMNS), kiel.with_suffix(suffix))
-        if n_test:
-            label_comparison(_read_catalog(run, AGREEMENT_COLUMNS), labels.with_suffix(suffix))
+    if n_predicted:
+        pieces = read_pieces(run / CATALOG_FILE, AGREEMENT_COLUMNS)
+        kiel_diagram(pieces, kiel, isochrones=isochrones, with_pdf=True)
+    if n_test:
+        label_comparison(read_pieces(run / CATALOG_FILE, AGREEMENT_COLUMNS), labels, with_pdf=True)
     alt = (
         f"Kiel diagram: Teff against log g of {n_predicted:,} stars, hot stars at the left and giants at the "
         "top; at the left coloured by [Fe/H], at the right M dwarfs and young stars in colour."
     )
+    if isochrones:
+        alt += f" Lines: isochrones of {', '.join(line.name for line in isochrones)}."
     said = f"Predictions against labels of {n_test:,} test stars, and their differences."
     return [
         sections.kiel_section(Picture(kiel, alt) if n_predicted else None),
@@ -139,7 +153,7 @@ class _Stars:
 
 def _pass_through(run: Path) -> _Stars:
     stars = _Stars(SigmaStars(), SkyStars(), FlagCounts(), StrangestStars())
-    for piece in _read_catalog(run, (*SIGMA_PICTURE_COLUMNS, *SKY_COLUMNS, *STRANGEST_COLUMNS)):
+    for piece in read_pieces(run / CATALOG_FILE, (*SIGMA_PICTURE_COLUMNS, *SKY_COLUMNS, *STRANGEST_COLUMNS)):
         for part in (stars.sigmas, stars.sky, stars.flags, stars.strangest):
             part.add(piece)
     return stars
@@ -174,7 +188,7 @@ def _draw_strangest(strangest: StrangestStars, store: Path, path: Path) -> Pictu
     for star in strangest.stars():
         values = star.values
         try:
-            flux = spectra.star(values["apstar_id"]).flux
+            spectrum = spectra.star(values["apstar_id"])
         except UsageError as error:
             raise UsageError(
                 f"{store}: is not the store of this run, it has no {values['apstar_id']}"
@@ -182,5 +196,5 @@ def _draw_strangest(strangest: StrangestStars, store: Path, path: Path) -> Pictu
         teff = "no prediction" if values["teff"] is None else f"{values['teff']:.0f} K"
         said = (f"strangeness {values['strangeness']:.2f}", f"SNR {values['snr'] or 0:.0f}", teff)
         title = "   ".join([values["apogee_id"], *said])
-        named.append(NamedSpectrum(title, flux))
+        named.append(NamedSpectrum(title, spectrum.flux, spectrum.err))
     return draw_spectra(spectra.wavelength, named, path)

@@ -14,14 +14,16 @@ from apogee_batch.files import parse_sealed_json, read_json, read_sealed_json
 from apogee_batch.network.calibration import load_calibration
 from apogee_batch.network.checkpoint import HEADER_FILE
 from apogee_batch.network.metrics import METRICS_FILE, read_metrics
-from apogee_batch.report.page_figures_timing import Span, without_pauses
+from apogee_batch.report.page_figures_timing import Span
 from apogee_batch.report.page_sections import Head
 from apogee_batch.report.tables import ROW_TITLES
 from apogee_batch.report.validation import Validation
 from apogee_batch.run.archive import list_files, read_file
 from apogee_batch.run.catalog_run import MODEL_FOLDER
+from apogee_batch.run.ledger import WORKER
 from apogee_batch.run.plan import LEDGER_FOLDER, read_plan
 from apogee_batch.run.publish import MANIFEST_FILE
+from apogee_batch.run.report_times import describe_stages
 from apogee_batch.schema import DATA_SETS
 
 REJECTS_FILE = "rejects.parquet"
@@ -30,6 +32,7 @@ NO_MODEL = (
     "The run was given its model, and the curves of its training lie in the folder of that; name it by "
     "--model."
 )
+NAMED = {"device": UNTOLD, WORKER: ""}  # among the numbers of a shard, and what stands for it without
 PLAN_WORDS = {
     "realizations": "Realizations",
     "seed": "Seed",
@@ -110,9 +113,9 @@ def read_spans(run: Path) -> list[Span]:
         except (OSError, ValueError):
             continue
         seconds = float(entry["seconds"])
-        device = str(entry["extra"].get("device", UNTOLD))
+        device, worker = (str(entry["extra"].get(key, other)) for key, other in NAMED.items())
         begin_s = float(entry["committed"]) - seconds
-        spans.append(Span(str(entry["host"]), device, begin_s, seconds, int(entry["n_stars"])))
+        spans.append(Span(str(entry["host"]), device, begin_s, seconds, int(entry["n_stars"]), worker))
     return spans
 
 
@@ -135,12 +138,19 @@ def count_rejects(run: Path) -> dict[str, int]:
 
 
 def gather_head(
-    run: Path, manifest: dict[str, Any], found: Validation, spans: Sequence[Span], model: ModelFacts
+    run: Path,
+    manifest: dict[str, Any],
+    found: Validation,
+    spans: Sequence[Span],
+    model: ModelFacts,
+    *,
+    folders: Sequence[Path],
 ) -> Head:
-    """Return what the head of the page says."""
+    """Return what the head of the page says; `folders` are those in which stages noted their times."""
     plan = read_plan(run) or {}
     facts = [
         ("Name", str(manifest["run_id"])),
+        ("Inputs", f"{manifest['stars'] + manifest['rejects']:,}"),
         ("Stars in the catalogue", f"{manifest['stars']:,}"),
         ("Rejected inputs", f"{manifest['rejects']:,}"),
         *((f"Labelled: {title}", _count_labelled(found, word)) for word, title in ROW_TITLES.items()),
@@ -151,7 +161,7 @@ def gather_head(
         ("Computed by", "; ".join(manifest["devices"])),
     ]
     versions = {name: str(text) for name, text in plan.get("software", {}).items()}
-    return Head(facts, count_rejects(run), versions, _time_stages(spans, model))
+    return Head(facts, count_rejects(run), versions, describe_stages(folders, spans, model.epochs))
 
 
 def _count_labelled(found: Validation, data_type: str) -> str:
@@ -159,19 +169,3 @@ def _count_labelled(found: Validation, data_type: str) -> str:
     n_left_out = sum(found.get(data_type, word).n_left_out for word in DATA_SETS)
     text = ", ".join(f"{n:,} {word}" for word, n in counts.items())
     return text + (f"; {n_left_out:,} more lack a label or a prediction" if n_left_out else "")
-
-
-def _time_stages(spans: Sequence[Span], model: ModelFacts) -> list[tuple[str, str]]:
-    """Return how long the stages took, as far as files tell."""
-    stages = []
-    seconds = [float(epoch["seconds"]) for epoch in model.epochs if epoch.get("seconds") is not None]
-    if seconds:
-        stages.append(("Training", f"{sum(seconds) / 60:,.1f} minutes, {len(seconds)} epochs"))
-    timed, _ = without_pauses([span for span in spans if span.seconds > 0])
-    if timed:
-        wall = max(span.end_s for span in timed) / 60
-        work = sum(span.seconds for span in timed) / 60
-        stages.append(
-            ("Estimating the labels", f"{wall:,.1f} minutes; {work:,.1f} minutes of all workers together")
-        )
-    return stages
