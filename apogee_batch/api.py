@@ -144,5 +144,6 @@ def run_catalog(
         config=settings,
         is_dry_run=False,
         progress=SilentView(),
+        wants_page=True,
     )
     return Path(out)

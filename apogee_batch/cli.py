@@ -14,8 +14,10 @@ from apogee_batch import __version__
 from apogee_batch.cli_cluster import cluster_show, cluster_test, run_shard
 from apogee_batch.cli_doctor import doctor
 from apogee_batch.cli_export import describe, export
+from apogee_batch.cli_fetch import fetch_list
 from apogee_batch.cli_mdwarfs import mdwarfs
 from apogee_batch.cli_model import model_calibrate, model_import
+from apogee_batch.cli_options import with_manner_options
 from apogee_batch.cli_report import report
 from apogee_batch.cli_run import run_catalog, train
 from apogee_batch.cli_select import select_ysos
@@ -26,6 +28,7 @@ from apogee_batch.cli_validate import validate
 from apogee_batch.cli_ysos import ysos
 from apogee_batch.errors import ApogeeBatchError, describe_place
 from apogee_batch.exits import INTERRUPTED, RESUME, SignalWatch, explain_system_error, tell
+from apogee_batch.output import choose_manner
 
 PROGRAM = "apogee-batch"
 IMPORT_OBJECTS = (
@@ -61,9 +64,10 @@ def root(
 
 def _add(group: typer.Typer, command: Callable[..., None], example: str, name: str | None = None) -> None:
     """Add a command, whose help ends with an example."""
-    group.command(name, epilog=f"\b\nExample:\n  apogee-batch {example}")(command)
+    group.command(name, epilog=f"\b\nExample:\n  apogee-batch {example}")(with_manner_options(command))
 
 
+_add(app, fetch_list, "fetch-list allStar-l31c.2.fits --out dr14-list")
 _add(app, ingest, "ingest stars/ --allstar allStar-l31c.2.fits --store dr14.zarr")
 _add(labels_app, attach, "labels attach dr14.zarr --payne payne.fits --yso ysos.csv")
 _add(labels_app, mdwarfs, "labels mdwarfs phot.fits --out mdwarfs.parquet --settings mdwarfs.toml")
@@ -89,13 +93,14 @@ _add(app, demo, "demo demo")
 
 def main() -> None:
     """Run the command line; what a user can mend becomes one line and an exit code."""
+    choose_manner(sys.argv[1:])
     gc.set_threshold(IMPORT_OBJECTS, *gc.get_threshold()[1:])
     ended = None
     with SignalWatch() as watch:
         ended = _run()
     code, message = watch.ending(ended)
     if message:
-        tell(message)
+        tell(message, code)
     gc.freeze()  # the process ends: what torch and others hold need not be looked through once more
     sys.exit(code)
 

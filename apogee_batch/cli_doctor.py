@@ -6,13 +6,21 @@ from typing import Annotated, Any
 
 import typer
 
-from apogee_batch.cli_options import Config, print_lines, settings_of
+from apogee_batch.cli_options import Config, choices, print_lines, settings_of
 from apogee_batch.errors import IntegrityError
+from apogee_batch.output import Manner, manner
 
 EngineToTry = Annotated[
-    str | None, typer.Option(help="kernel, openvino, torch or cuda. [default: all that can be used]")
+    str | None,
+    typer.Option(
+        help="kernel, openvino, torch or cuda. [default: all that can be used]",
+        autocompletion=choices("engine"),
+    ),
 ]
-PrecisionToTry = Annotated[str | None, typer.Option(help="exact or fast. [default: both]")]
+PrecisionToTry = Annotated[
+    str | None,
+    typer.Option(help="exact or fast. [default: both]", autocompletion=choices("precision")),
+]
 
 
 def doctor(
@@ -23,24 +31,28 @@ def doctor(
     engine: EngineToTry = None,
     precision: PrecisionToTry = None,
     stars: Annotated[int, typer.Option(help="Simulated stars to compare.", min=2, max=1000)] = 16,
+    path: Annotated[
+        list[Path] | None, typer.Option(help="Folder to look at, as that of a run; repeatable.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     config: Config = None,
 ) -> None:
-    """Say what this machine offers.
+    """Say what this machine offers, and what would be used.
 
     With --gate, try whether its engines give right uncertainties.
     """
     settings_of(config)
-    from apogee_batch.run.doctor import GateRequest, describe_machine, machine_lines, try_engines
+    from apogee_batch.run.doctor import GateRequest, try_engines
+    from apogee_batch.run.machine import describe_machine, machine_lines
 
-    machine = describe_machine()
+    machine = describe_machine(path or ())
     if not as_json:
         print_lines(machine_lines(machine))
     found: dict[str, Any] = {"machine": machine}
     passed = True
     if gate:
         request = GateRequest(model, engine or "auto", precision, stars)
-        result = try_engines(request, say=lambda line: typer.echo(f"... {line}", err=True))
+        result = try_engines(request, say=_say)
         passed = result.passed
         found["gate"] = result.to_json()
         if not as_json:
@@ -49,3 +61,9 @@ def doctor(
         typer.echo(json.dumps(found, indent=2, allow_nan=False))
     if not passed:
         raise typer.Exit(IntegrityError.exit_code)
+
+
+def _say(line: str) -> None:
+    """Tell what takes seconds, beside the result, which may be a JSON document."""
+    if manner() == Manner():
+        typer.echo(f"... {line}", err=True)

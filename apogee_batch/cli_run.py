@@ -14,6 +14,7 @@ from apogee_batch.cli_options import (
     Device,
     DryRun,
     EngineOption,
+    ErrCap,
     ForceNewPlan,
     MaxBad,
     Precision,
@@ -69,9 +70,7 @@ def run_catalog(
     realizations: Annotated[
         int | None, typer.Option(help="Noisy copies of each spectrum. [default: 100]")
     ] = None,
-    err_cap: Annotated[
-        str | None, typer.Option(help="Errors capped at 5 x median or mean. [default: median]")
-    ] = None,
+    err_cap: ErrCap = None,
     precision: Precision = None,
     engine: EngineOption = None,
     recipe: Recipe = None,
@@ -92,12 +91,15 @@ def run_catalog(
     finalise: Annotated[
         bool, typer.Option("--finalise", help="Publish what 'run-shard' jobs have made; infer nothing.")
     ] = False,
+    no_report: Annotated[
+        bool, typer.Option("--no-report", help="Leave the page out; 'report' makes it later.")
+    ] = False,
     *,
     cluster_flags: ClusterFlags,
 ) -> None:
     """Make the catalogue of a store.
 
-    Trains a network unless --model is given, infers, publishes.
+    Trains a network unless --model is given, infers, publishes, and makes the page of the run.
     """
     settings = settings_of(
         config,
@@ -130,6 +132,7 @@ def run_catalog(
             is_dry_run=dry_run,
             is_plan_only=plan_only,
             is_finalise=finalise,
+            wants_page=not no_report,
             progress=view,
             going=going,
         )

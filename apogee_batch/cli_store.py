@@ -16,6 +16,7 @@ from apogee_batch.cli_options import (
     MaxBad,
     Store,
     Workers,
+    choices,
     open_view,
     print_lines,
     settings_of,
@@ -29,7 +30,10 @@ def ingest(
     ],
     store: Annotated[Path, typer.Option(help="Store to make, or to append to.")],
     allstar: Annotated[Path | None, typer.Option(help="allStar summary: decides which stars.")] = None,
-    row: Annotated[str | None, typer.Option(help="combined, or visits. [default: combined]")] = None,
+    row: Annotated[
+        str | None,
+        typer.Option(help="combined, or visits. [default: combined]", autocompletion=choices("row")),
+    ] = None,
     shard_stars: Annotated[int | None, typer.Option(help="Stars of a shard. [default: by size]")] = None,
     max_bad_fraction: MaxBad = None,
     trust_mtime: Annotated[

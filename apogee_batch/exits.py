@@ -13,10 +13,12 @@ from types import FrameType
 from typing import Self
 
 from apogee_batch.errors import ApogeeBatchError, IncompleteRunError
+from apogee_batch.output import event_line, manner
 
 INTERRUPTED = 130
 CLEANUP_S = 8.0  # a caller was promised 10 s, and leaving takes some time too
 RESUME = "the same command goes on where it stopped"
+SHOW_CURSOR = "\r\x1b[K\x1b[?25h"
 EREMOTEIO = getattr(errno, "EREMOTEIO", errno.EIO)  # Linux only
 
 REMEDIES = {
@@ -111,7 +113,7 @@ class SignalWatch:
         if self.stopped is not None:
             if not self._is_told:
                 with suppress(OSError):  # nobody listens
-                    os.write(2, _line(self.stopped.message).encode())
+                    os.write(2, (_as_before() + _line(self.stopped.message, self.stopped.code)).encode())
             os._exit(self.stopped.code)
 
 
@@ -134,12 +136,25 @@ def explain_system_error(error: OSError | MemoryError) -> tuple[int, str] | None
     return None
 
 
-def tell(message: str) -> None:
-    """Write an error to stderr: one line, and nothing in it that would steer a terminal."""
+def tell(message: str, code: int = ApogeeBatchError.exit_code) -> None:
+    """Write an error to stderr: one line, and nothing in it that would steer a terminal.
+
+    Parameters
+    ----------
+    message : str
+        For the user.
+    code : int
+        The exit code that follows, which `--log-json` tells too.
+    """
     if sys.stderr is not None:
         with suppress(OSError):  # nobody listens
-            sys.stderr.write(_line(message))
+            sys.stderr.write(_line(message, code))
             sys.stderr.flush()
+
+
+def _as_before() -> str:
+    """Return what shows the cursor again, which a live view hides and had no time to show."""
+    return SHOW_CURSOR if all(out is not None and out.isatty() for out in (sys.stdout, sys.stderr)) else ""
 
 
 def _to_go_on(problem: str, remedy: str) -> str:
@@ -150,6 +165,8 @@ def _as_text(name: object) -> str:
     return os.fsdecode(name) if isinstance(name, bytes) else str(name)
 
 
-def _line(message: str) -> str:
+def _line(message: str, code: int) -> str:
     text = " ".join(message.split())
+    if manner().is_json:
+        return event_line("error", {"text": text, "exit_code": code})
     return "error: " + "".join(c if c.isprintable() else repr(c)[1:-1] for c in text) + "\n"

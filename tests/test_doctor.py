@@ -22,7 +22,9 @@ from apogee_batch.network.header import CheckpointHeader
 from apogee_batch.network.model import SpectrumNet, initialise_kaiming
 from apogee_batch.network.scaling import OFFICIAL_SCALER, InputTransform, LabelScaler
 from apogee_batch.run import doctor as run_doctor
-from apogee_batch.run.doctor import GateRequest, cpu_features, cpu_model, machine_lines, try_engines
+from apogee_batch.run import machine as run_machine
+from apogee_batch.run.doctor import GateRequest, try_engines
+from apogee_batch.run.machine import cpu_features, cpu_model, describe_machine, machine_lines
 
 KERNEL_FAST = EngineOffer("kernel", "fast", "cpu", "")
 KERNEL_EXACT = EngineOffer("kernel", "exact", "cpu", "")
@@ -60,6 +62,7 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> list[EngineOffer]:
 
     offers = [KERNEL_FAST, KERNEL_EXACT, CUDA, TORCH]
     monkeypatch.setattr(run_doctor, "available_engines", lambda: tuple(offers))
+    monkeypatch.setattr(run_machine, "available_engines", lambda: tuple(offers))
     monkeypatch.setattr(run_doctor, "make_engine", make)
     monkeypatch.setattr(run_doctor, "GateRequest", partial(GateRequest, n_realizations=2))  # for the command
     return offers
@@ -188,7 +191,7 @@ def test_what_an_engine_does_to_its_model_is_nothing_to_the_next(
 
 
 def test_the_machine_is_described_in_a_terminal_and_in_json(engines: list[EngineOffer]) -> None:
-    machine = run_doctor.describe_machine()
+    machine = describe_machine()
     lines = machine_lines(machine)
     assert all(len(line) < 80 for line in lines)
     told = "\n".join(lines)

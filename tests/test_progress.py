@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 from apogee_batch.errors import UsageError
+from apogee_batch.run.live_view import LiveView
 from apogee_batch.run.logs import log_to_folder
-from apogee_batch.run.progress import SAID, BarView, PlainView, progress_view
+from apogee_batch.run.progress import SAID, PlainView, progress_view
 
 
 def console(*, is_terminal: bool) -> tuple[Console, io.StringIO]:
@@ -52,10 +53,10 @@ def test_plain_lines_come_now_and_then_and_carry_the_note() -> None:
     assert silence.getvalue().count("\n") == 1
 
 
-def test_a_terminal_gets_a_bar() -> None:
+def test_a_terminal_gets_a_live_view() -> None:
     target, out = console(is_terminal=True)
     with progress_view(target) as view:
-        assert isinstance(view, BarView)
+        assert isinstance(view, LiveView)
         view.advance(1)
         view.start("infer", 10, "stars")
         view.advance(3, "worker 2")

@@ -6,11 +6,19 @@ from apogee_batch.files import write_text
 from apogee_batch.network.calibration import Calibration
 from apogee_batch.network.error_model import PLACES, ErrorModel
 from apogee_batch.network.header import CheckpointHeader
-from apogee_batch.schema import LABEL_NAMES, LABEL_UNITS
+from apogee_batch.schema import DATA_TYPES, LABEL_NAMES, LABEL_UNITS
+from apogee_batch.survey.pixels import N_PIXELS
 
 CARD_FILE = "MODEL_CARD.md"
 CALIBRATION_HEADING = "## Calibration"
 PAPER = "Olney et al. 2020, AJ 159, 182"
+POPULATIONS = {  # data type to the stars it stands for
+    "payne": "giants and dwarfs of a catalogue like that of The Payne",
+    "mstar": "M dwarfs",
+    "yso": "young stars",
+}
+N_WEIGHTS = 4_655_275
+MFLOP_OF_A_PASS = 55.7  # counted: two operations for each multiply-add of the layers
 
 
 def write_model_card(
@@ -36,21 +44,27 @@ def render_model_card(
     """Return the card as Markdown; for the parameters see `write_model_card`."""
     sections = [
         "# Model card",
-        "A convolutional network that reads a spectrum of SDSS/APOGEE (apStar, 8575 pixels) and gives log g, "
-        f"Teff and [Fe/H]: the architecture of APOGEE Net I ({PAPER}).",
+        f"A convolutional network that reads a spectrum of SDSS/APOGEE (apStar, {N_PIXELS} pixels) and gives "
+        f"log g, Teff and [Fe/H]: the architecture of APOGEE Net I ({PAPER}).",
         _origin(header),
         *(f"**Warning:** {text}" for text in header.warnings),
         "## Identity",
-        _list({"sha256": sha256, **header.versions}),
+        _list({"sha256": sha256, "weights": f"{N_WEIGHTS}, safetensors", **header.versions}),
+        "## Intended use",
+        _use(header),
         "## Input and output",
         _input(header),
         _labels(header),
+        "## Training data",
+        _training_data(header),
     ]
     if header.origin == "trained":
         sections += ["## Training", _training(header)]
+    sections += ["## Evaluation", _evaluation(header)]
     if calibrated is not None:
         sections += [CALIBRATION_HEADING, _calibration(*calibrated)]
-    sections += ["## Limits", _limits(header)]
+    sections += ["## Limits", _limits(header), "## Who is missing", _missing(header)]
+    sections += ["## Cost", _cost(header), "## Licence and citation", _licence(header)]
     return "\n\n".join(sections) + "\n"
 
 
@@ -59,6 +73,19 @@ def _origin(header: CheckpointHeader) -> str:
         return "The weights are those that the authors published; they were imported, not trained here."
     n_train = ", ".join(f"{n} {kind}" for kind, n in sorted(header.n_train.items()))
     return f"Trained with the recipe `{(header.recipe or {}).get('name')}` on {n_train} stars."
+
+
+def _use(header: CheckpointHeader) -> str:
+    calibrates = ""
+    if header.origin == "official":
+        calibrates = " Calibrate it with labels of your own (`apogee-batch model calibrate`) to have errors."
+    return (
+        "For labels of stars from combined apStar spectra, by `apogee-batch run-catalog STORE --model MODEL "
+        "--out RUN` or from Python by `apogee_batch.load_model(MODEL).predict(flux, err)`."
+        f"{calibrates}\n\nNot for spectra on another grid or not at rest, for other instruments, for "
+        "abundances other than [Fe/H], or for stars unlike those of the training data: the network gives "
+        "numbers for any input. Look at `flags` and `strangeness` of the catalogue before using a row."
+    )
 
 
 def _list(values: dict[str, object]) -> str:
@@ -85,16 +112,44 @@ def _labels(header: CheckpointHeader) -> str:
     return "\n".join(lines)
 
 
+def _training_data(header: CheckpointHeader) -> str:
+    if header.origin == "official":
+        return f"Not known to this program; the authors describe it in section 2 of the paper ({PAPER})."
+    n_all = max(sum(header.n_train.values()), 1)
+    lines = ["| type | stands for | training stars | share |", "|---|---|---|---|"]
+    for kind in DATA_TYPES:
+        n = header.n_train.get(kind, 0)
+        lines.append(f"| {kind} | {POPULATIONS[kind]} | {n} | {100 * n / n_all:.1f} % |")
+    table = "\n".join(lines)
+    return (
+        f"{table}\n\nSpectra and labels are those of the store that was given to the training. A type says "
+        "which table the label came from, not what the star is. The model holds neither; the hash covers "
+        "spectra, labels, types and splits of the training and dev stars.\n\n"
+        f"{_list({'sha256 of the training set': header.training_set_hash})}"
+    )
+
+
 def _training(header: CheckpointHeader) -> str:
-    by_type = ", ".join(f"{kind} {loss:.4f}" for kind, loss in sorted(header.dev_loss_by_type.items()))
-    facts: dict[str, object] = {
-        "dev loss (mean squared error of standardised labels)": f"{header.dev_loss:.4f} ({by_type})",
-        "seed": header.seed,
-        "device": header.device,
-        "sha256 of the training set": header.training_set_hash,
-    }
+    facts: dict[str, object] = {"seed": header.seed, "device": header.device}
     settings = "\n".join(f"{name} = {value!r}" for name, value in sorted((header.recipe or {}).items()))
     return f"{_list(facts)}\n\nRecipe:\n\n```\n{settings}\n```"
+
+
+def _evaluation(header: CheckpointHeader) -> str:
+    test = (
+        "No test star is in this card: training never reads them. What the model reaches on them is told by "
+        "each run with it (`RUN/report/results.txt`, `apogee-batch validate RUN`)."
+    )
+    if header.dev_loss is None:
+        return f"None was made here. {test}"
+    lines = ["| dev stars | mean squared error of standardised labels |", "|---|---|"]
+    lines += [f"| {kind} | {loss:.4f} |" for kind, loss in sorted(header.dev_loss_by_type.items())]
+    lines += [f"| all | {header.dev_loss:.4f} |"]
+    table = "\n".join(lines)
+    return (
+        f"{table}\n\nFor all of them together, a network that knows only the mean labels has about 1. "
+        f"The dev stars chose the epoch, so these numbers are a little too good.\n\n{test}"
+    )
 
 
 def _calibration(calibration: Calibration, sha256: str) -> str:
@@ -143,4 +198,48 @@ def _limits(header: CheckpointHeader) -> str:
         f"Labels outside the range of the training set (Teff {low:.0f}-{high:.0f} K) are extrapolations. The "
         "scatter over noise realizations is the part of the error that comes from the spectrum's noise; "
         "the error of the training labels comes on top."
+    )
+
+
+def _missing(header: CheckpointHeader) -> str:
+    """Say which stars the model has not seen, as far as the header tells."""
+    unseen = [POPULATIONS[kind] for kind in DATA_TYPES if not header.n_train.get(kind)]
+    if header.origin == "official":
+        told = "This program does not know which stars the authors' training set lacks."
+    elif unseen:
+        told = f"**No training star stands for: {', '.join(unseen)}.** Labels of such stars are guesses."
+    else:
+        told = (
+            "Each of the three types has training stars; the table above tells how unequal their shares are."
+        )
+    if header.label_range is not None:
+        ends = [f"{name} {low:.6g} to {high:.6g}" for name, (low, high) in header.label_range.items()]
+        told += f" No training star has labels outside {', '.join(ends)}."
+    return (
+        f"{told}\n\nRare types are known worse than common ones, and predictions are pulled towards the "
+        "middle of the training labels. Surveys choose their targets, and who made the labels chose again; "
+        "what either left out is not known here. Wrong labels of one type are learned as if they were true."
+    )
+
+
+def _cost(header: CheckpointHeader) -> str:
+    """Say what computing takes; times are not told here, so that the same training gives the same card."""
+    told = f"A forward pass is {MFLOP_OF_A_PASS} million operations (counted, not measured)."
+    if header.origin == "trained":
+        per_epoch = 3 * MFLOP_OF_A_PASS * 1e6 * sum(header.n_train.values())  # backward: twice the forward
+        told += (
+            f" To learn from each training star once takes three times as many a star, {per_epoch:.2g} in "
+            f"all. The device was {header.device}. How long each epoch took is in `metrics.jsonl`."
+        )
+    return f"{told} Energy was not measured."
+
+
+def _licence(header: CheckpointHeader) -> str:
+    licence = "This program sets no licence for weights that it trains: whoever publishes them says which."
+    if header.origin == "official":
+        licence = "The licence of the weights is their authors' to say; the imported file does not tell it."
+    return (
+        f"{licence} That of apogee-batch (BSD-3-Clause) is for the program.\n\nPlease cite the program "
+        f"(CITATION.cff), the paper whose method it follows ({PAPER}, arXiv:2002.08390), and the sources of "
+        "the spectra and labels."
     )

@@ -22,19 +22,28 @@ class Recipe(BaseModel):
     name : str
         What tables and model cards call it.
     input : {"raw", "contrast"}
-        Input transform; `clip` and `gain` are those of `InputTransform`.
+        Input transform: the flux as it is, or its contrast (flux over its median, minus 1).
+    clip, gain : float
+        The contrast is limited to plus and minus `clip`, and then multiplied by `gain`.
     initialisation : {"torch", "kaiming"}
         First weights: torch's default, or Kaiming-normal for ReLU with zero biases.
     optimiser : {"sgd", "adam"}
         `adam` takes its weight decay apart from the gradient (AdamW).
-    learning_rate, momentum, weight_decay : float
-        `momentum` is used by `sgd` only.
+    learning_rate : float
+        Learning rate before adaptation.
+    momentum : float
+        Of `sgd`; `adam` does not use it.
+    weight_decay : float
+        Share of each weight that a step takes away, times the learning rate.
     schedule : {"constant", "cosine"}
         `cosine`: a linear rise over `warmup_fraction` of all steps, then half a cosine down to zero at the
         last of `max_epochs`; constant in adaptation.
+    warmup_fraction : float
+        `cosine`: share of all steps during which the learning rate rises.
     max_gradient_norm : float
         Longer gradients are shortened to this norm; 0: never.
     batch_size : int
+        Spectra of a step.
     dropout : float
         Probability with which an output of fc1 or fc2 is dropped.
     average_decay : float
@@ -54,6 +63,7 @@ class Recipe(BaseModel):
         A dev loss above this after `plateau_epochs` epochs says that nothing is learned: a network that
         knows the mean labels only has 1.
     plateau_epochs : int
+        Epochs after which a dev loss above `plateau_loss` ends the training.
     adaptation_payne_fraction : float
         Share of the Payne training stars that a round of adaptation draws.
     adaptation_payne_floor : float

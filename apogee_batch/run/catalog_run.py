@@ -31,8 +31,9 @@ from apogee_batch.run.ledger import Ledger, ShardReport
 from apogee_batch.run.lock import Lock
 from apogee_batch.run.model_of_run import inference_ledger, load_given_model
 from apogee_batch.run.plan import LEDGER_FOLDER, run_id, set_aside, settle_plan, software_versions
-from apogee_batch.run.progress import ProgressView
-from apogee_batch.run.publish import killed_stars, publish
+from apogee_batch.run.progress import Facts, ProgressView, show_facts
+from apogee_batch.run.publish import MANIFEST_FILE, killed_stars, publish
+from apogee_batch.run.stage_times import stage, untimed
 from apogee_batch.run.stages import run_shards
 from apogee_batch.run.store_tables import read_some, read_star_rows, require_whole_tables
 from apogee_batch.run.train import plan_training, run_training
@@ -218,9 +219,13 @@ def infer_catalog(
     )
     task = partial(infer_shard, str(store), str(out), str(folder), settings)
     bad = count_bad(out, ledger, done, len(stars), config)
+    counts = [report.n_rejected for report in done.values()]
+    show_facts(progress, Facts(rejects=sum(counts)))
 
     def on_report(report: ShardReport) -> None:
         lock.check()
+        counts.append(report.n_rejected)
+        show_facts(progress, Facts(rejects=sum(counts)))
         bad.count(report)
 
     run_shards(workers, task, todo, ledger, progress, on_report=on_report)
@@ -237,7 +242,9 @@ def publish_catalog(
     if len(devices) > 1:
         progress.say(f"WARNING: computed on {' and '.join(devices)}; bytes are equal on one kind only")
     made_by = (checkpoint.identity, checkpoint.header)
-    published = publish(out, reports, plan=plan, model=made_by, devices=devices)
+    view = untimed(progress) if (out / MANIFEST_FILE).is_file() else progress
+    with stage(view, "publish", sum(report.n_stars for report in reports.values()), "stars"):
+        published = publish(out, reports, plan=plan, model=made_by, devices=devices)
     (out / REJECTS_SO_FAR).unlink(missing_ok=True)
     return CatalogRun(out, run_id(plan), published.n_stars, published.n_rejects, published.results)
 
@@ -268,7 +275,7 @@ def _keep_killed(out: Path, ledger: Ledger) -> str:
 
 def remove_run_leftovers(out: Path) -> int:
     """Remove the unfinished files of killed processes; return how many. The run must be locked."""
-    names = ("", STAGING, PARTS, INPUTS, MODEL_FOLDER, LEDGER_FOLDER, "catalog", "report")
+    names = ("", STAGING, PARTS, INPUTS, MODEL_FOLDER, LEDGER_FOLDER, "catalog", "report", "report/figures")
     return sum(remove_leftovers(out / name) for name in names if (out / name).is_dir())
 
 

@@ -8,13 +8,15 @@ from apogee_batch.errors import IntegrityError, UsageError
 from apogee_batch.inference.choose import choose_engine
 from apogee_batch.labels.columns import parse_column_map
 from apogee_batch.network.card import CARD_FILE
-from apogee_batch.network.checkpoint import load_checkpoint
+from apogee_batch.network.checkpoint import HEADER_FILE, load_checkpoint
 from apogee_batch.network.official import import_official
+from apogee_batch.output import ResultLine
 from apogee_batch.run.array_plan import finalise, plan_array, require_model
 from apogee_batch.run.attach import attach_tables
 from apogee_batch.run.calibrate import run_calibration
 from apogee_batch.run.calibrate_task import require_dev_stars
-from apogee_batch.run.catalog_run import CatalogRun, begin_run, run_catalog
+from apogee_batch.run.catalog_run import MODEL_FOLDER, CatalogRun, begin_run, run_catalog
+from apogee_batch.run.closing import describe_catalog, make_page
 from apogee_batch.run.clusters import open_workers
 from apogee_batch.run.config import ORDINARY, QUEUE_KINDS, ClusterSettings, Going, RunConfig
 from apogee_batch.run.devices import choose_device
@@ -25,7 +27,8 @@ from apogee_batch.run.ingest_plan import require_finished_ingest, store_lock
 from apogee_batch.run.lock import Lock, hold_lock
 from apogee_batch.run.logs import log_to_folder
 from apogee_batch.run.plan import LOCK_FILE, read_plan
-from apogee_batch.run.progress import ProgressView
+from apogee_batch.run.progress import Facts, ProgressView, show_facts
+from apogee_batch.run.stage_times import time_stages
 from apogee_batch.run.train import begin_training, run_training
 from apogee_batch.store.tables import read_labels
 
@@ -39,8 +42,6 @@ __all__ = [
     "make_catalog",
     "train",
 ]
-
-TABLE_WIDTH = 100
 
 
 def attach(
@@ -92,6 +93,8 @@ def train(
     """Train a network on the labels of a store."""
     store, out = store.absolute(), out.absolute()
     require_finished_ingest(store)
+    if config.cluster.kind in ("local", "serial"):  # known here, and not after a worker was started
+        choose_device(config.cluster.device)
     with hold_lock(out / LOCK_FILE, out, break_lock=going.break_lock) as lock:
         plan = begin_training(store, out, config, is_forced=going.force_new_plan)
         logs = out / "logs"
@@ -105,11 +108,18 @@ def train(
                 progress=progress,
             ) as workers,
         ):
-            checkpoint = run_training(store, out, config, workers, progress, lock=lock)
+            show_facts(progress, Facts(stages=("train", "calibrate")))
+            checkpoint = run_training(store, out, config, workers, time_stages(progress, out), lock=lock)
     header = checkpoint.header
     by_type = ", ".join(f"{name} {loss:.4f}" for name, loss in header.dev_loss_by_type.items())
     return [
-        f"{out}: model {checkpoint.sha256[:16]}, dev loss {header.dev_loss:.4f} ({by_type})",
+        ResultLine(
+            f"{out}: model {checkpoint.sha256[:16]}, dev loss {header.dev_loss:.4f} ({by_type})",
+            name="model",
+            path=str(out),
+            sha256=checkpoint.sha256,
+            dev_loss=header.dev_loss,
+        ),
         f"use it with: apogee-batch run-catalog {store} --model {out} --out RUN",
     ]
 
@@ -142,10 +152,16 @@ def calibrate(
             _for_training(config.cluster, 1), logs=logs, role="gpu", folders=(store, model), progress=progress
         ) as workers,
     ):
-        calibrated = run_calibration(store, model, config, workers, progress, lock=lock)
+        calibrated = run_calibration(store, model, config, workers, time_stages(progress, model), lock=lock)
     name = (calibrated.calibration_sha256 or "")[:16]
     return [
-        f"{model}: calibration {name} of model {checkpoint.sha256[:16]}, described in {CARD_FILE}",
+        ResultLine(
+            f"{model}: calibration {name} of model {checkpoint.sha256[:16]}, described in {CARD_FILE}",
+            name="model",
+            path=str(model),
+            sha256=checkpoint.sha256,
+            calibration_sha256=calibrated.calibration_sha256,
+        ),
         f"use it with: apogee-batch run-catalog {store} --model {model} --out RUN",
     ]
 
@@ -161,8 +177,12 @@ def make_catalog(
     going: Going = ORDINARY,
     is_plan_only: bool = False,
     is_finalise: bool = False,
+    wants_page: bool = False,
 ) -> list[str]:
-    """Make the catalogue of a store; or only what is before or after its shards are done by a job array."""
+    """Make the catalogue of a store; or only what is before or after its shards are done by a job array.
+
+    With `wants_page` the run ends with its page, as the command does; no page is no reason to fail.
+    """
     store, out = store.absolute(), out.absolute()
     if is_plan_only and is_finalise:
         raise UsageError("--plan-only comes before a job array and --finalise after it; give one of them")
@@ -173,6 +193,8 @@ def make_catalog(
     ):  # known here, and not after the training
         wanted = config.inference
         choose_engine(wanted.engine, wanted.precision, choose_device(config.cluster.device))
+    if model is not None and (model / MODEL_FOLDER / HEADER_FILE).is_file():
+        raise UsageError(f"{model}: is a run and not a model; name its model: --model {model / MODEL_FOLDER}")
     if is_dry_run:
         return describe_run(store, out, model, config)
     given = require_model(model) if is_by_array else model
@@ -188,15 +210,18 @@ def make_catalog(
         )
         if is_plan_only:
             return plan_array(store, out, plan, model=require_model(given), config=config)
-        logs = out / "logs"
-        with log_to_folder(logs):
+        timed = time_stages(progress, out)
+        stages = ("publish",) if is_finalise else ("infer", "publish")
+        before = ("train", "calibrate") if given is None else ()
+        show_facts(timed, Facts(stages=(*before, *stages, *(["report"] * wants_page))))
+        with log_to_folder(out / "logs"):
             if is_finalise:
-                finished = finalise(
-                    out, plan, model=require_model(given), config=config, progress=progress, lock=lock
-                )
+                made_by = require_model(given)
+                finished = finalise(out, plan, model=made_by, config=config, progress=timed, lock=lock)
             else:
-                finished = _run_with_workers(store, out, plan, given, config, progress, lock)
-    return describe_catalog(finished)
+                finished = _run_with_workers(store, out, plan, given, config, timed, lock)
+            page = make_page(store, out, given, timed) if wants_page else []
+    return [*describe_catalog(finished), *page]
 
 
 def _run_with_workers(
@@ -225,21 +250,6 @@ def _run_with_workers(
         return run_catalog(
             store, out, plan, model=model, config=config, workers=workers, progress=progress, lock=lock
         )
-
-
-def describe_catalog(finished: CatalogRun) -> list[str]:
-    """Say where the catalogue is and how well it agrees with the labels."""
-    folder = finished.folder
-    n_labelled = sum(agreement.n_stars for agreement in finished.results.agreements)
-    agreement = finished.results.to_text(TABLE_WIDTH).rstrip("\n")
-    return [
-        "",
-        agreement if n_labelled else "No star has a label: there is nothing to compare the predictions with.",
-        "",
-        f"catalogue: {folder / 'catalog' / 'catalog.parquet'} ({finished.n_stars} stars; FITS beside it)",
-        f"rejects:   {folder / 'rejects.parquet'} ({finished.n_rejects})",
-        f"report:    {folder / 'report'} (results.txt, validation.txt, kiel.png, labels.png)",
-    ]
 
 
 def import_model(file: Path, out: Path) -> list[str]:

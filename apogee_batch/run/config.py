@@ -19,7 +19,17 @@ MAX_BAD_FRACTION = 0.01
 
 
 class IngestSettings(Section):
-    """How spectra enter the store."""
+    """How spectra enter the store.
+
+    Attributes
+    ----------
+    row : str
+        `combined`: a row for each star, its visits combined; `visits`: a row for each visit.
+    shard_stars : int, optional
+        Rows of a shard of a new store; by default chosen by the number of stars.
+    max_bad_fraction : float
+        An ingest stops when more of its files are of no use; a single one stops nothing, unless this is 0.
+    """
 
     row: Literal["combined", "visits"] = "combined"
     shard_stars: int | None = Field(None, ge=16, le=65536, multiple_of=16)
@@ -27,7 +37,19 @@ class IngestSettings(Section):
 
 
 class TrainingSettings(Section):
-    """How the network is trained."""
+    """How the network is trained.
+
+    Attributes
+    ----------
+    recipe : str
+        `robust`, `paper`, or the path of a TOML file of one's own.
+    seed : int
+        Seed of the first weights and of the order of the stars.
+    threads : int, optional
+        Threads of a training; by default all cores, on a cluster with a queue the cores of a worker.
+    workers : int
+        Workers that train together; part of the plan.
+    """
 
     recipe: str = "robust"
     seed: int = Field(0, ge=0, lt=2**63)
@@ -36,7 +58,23 @@ class TrainingSettings(Section):
 
 
 class InferenceSettings(Section):
-    """How labels are estimated."""
+    """How labels are estimated.
+
+    Attributes
+    ----------
+    realizations : int
+        Noisy copies of each spectrum.
+    seed : int
+        Seed of their noise; each star's own seed follows from it and from the star's name.
+    err_cap : str
+        Errors are capped at five times the median, or the mean, error of their spectrum.
+    precision : str
+        `exact`: float32 throughout; `fast`: 16 bits for the differences that noise makes.
+    engine : str
+        What computes the network; `auto`: the fastest that can be used here. No part of the plan.
+    max_bad_fraction : float
+        A run stops when more of the stars end every worker that takes them.
+    """
 
     realizations: int = Field(100, ge=2, le=100_000)
     seed: int = Field(0, ge=0, lt=2**63)
@@ -51,21 +89,32 @@ class ClusterSettings(Section):
 
     Attributes
     ----------
+    kind : str
+        What starts the workers: `local` processes, `serial` (this process), a running Dask scheduler
+        (`address`), or a queue system.
     workers : int, optional
-        Worker processes of the whole run; a job holds `processes` of them.
+        Worker processes of the whole run, by default one for each core; a job of a queue holds `processes`
+        of them, which is the default there.
+    address : str, optional
+        Of the running scheduler, as `tcp://127.0.0.1:8786`.
+    device : str
+        `auto`: a CUDA device where a worker sees one, else the CPU.
     cpu, gpu : JobSettings
         A job for ingest, and one for training and inference.
     interface : str, optional
         Network interface by which the nodes and the driver reach one another.
-    tls, without_tls_i_know : bool
-        Encryption with keys of the run, which is given up only by saying so twice.
+    tls : bool
+        Encryption with keys of the run.
+    without_tls_i_know : bool
+        Has to be true where `tls` is false: anyone on the network may then run code as you.
     site : str, optional
         Settings of the site: `jobqueue.SITE` in the YAML files of Dask.
     command_timeout_s : float
         How long a command of the queue system may take.
-    say_after_s, frozen_after_s : float
-        Seconds without workers after which the queue's reasons are told; without a word of a worker after
-        which it is replaced.
+    say_after_s : float
+        Seconds without workers after which the queue's reasons are told.
+    frozen_after_s : float
+        Seconds without a word of a worker after which it is replaced.
     max_lost_jobs : int
         Jobs in a row that end without having done anything, after which the run gives up.
     """
@@ -116,7 +165,13 @@ class ClusterSettings(Section):
 
 
 class RunConfig(Section):
-    """All settings; one TOML file in `jobs/` describes them."""
+    """All settings; one TOML file in `jobs/` describes them.
+
+    Attributes
+    ----------
+    ingest, training, inference, cluster : Section
+        How spectra enter the store, the network is trained, labels are estimated, and where the work runs.
+    """
 
     ingest: IngestSettings = IngestSettings()
     training: TrainingSettings = TrainingSettings()

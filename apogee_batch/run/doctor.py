@@ -1,19 +1,15 @@
-"""What this machine offers, and whether its engines compute what they should."""
+"""Whether the engines of this machine compute what they should."""
 
 import copy
 import os
-import platform
-import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
-from apogee_batch import __version__
 from apogee_batch.errors import ApogeeBatchError, UsageError
 from apogee_batch.inference.choose import EngineOffer, available_engines, make_engine
 from apogee_batch.inference.engines import EngineChoice, Precision
@@ -26,14 +22,9 @@ from apogee_batch.network.memory import keep_freed_memory
 from apogee_batch.network.model import SpectrumNet
 from apogee_batch.network.scaling import InputTransform, LabelScaler
 from apogee_batch.run.clusters import available_cores
-from apogee_batch.run.clusters.probe import memory_limit_bytes
 
-PACKAGES = ("torch", "numpy", "zarr", "dask", "astropy", "openvino")  # what numbers and speed depend on
-TELLING_FEATURES = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
 STAND_IN = "a stand-in trained on simulated spectra"
 REFERENCE = ("torch", "exact", "cpu")
-GIB = 2**30
-WIDTH = 79
 Trained = tuple[SpectrumNet, InputTransform, LabelScaler]
 Say = Callable[[str], None]
 
@@ -104,87 +95,6 @@ class GateResult:
         """Return the result as JSON values."""
         reports = [report.to_json() for report in self.reports]
         return {"network": self.network, "passed": self.passed, "reports": reports, "broken": self.broken}
-
-
-def describe_machine() -> dict[str, Any]:
-    """Return what numbers and speed depend on, as JSON values."""
-    return {
-        "apogee_batch": __version__,
-        "python": platform.python_version(),
-        "packages": {name: _version_of(name) for name in PACKAGES},
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cpu": cpu_model(),
-        "cpu_features": cpu_features(),
-        "cores": available_cores(),
-        "memory_gib": round(memory_limit_bytes() / GIB, 1),
-        "malloc": platform.libc_ver()[0] or "not glibc",
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "engines": [_offer_to_json(offer) for offer in available_engines()],
-    }
-
-
-def machine_lines(machine: dict[str, Any]) -> list[str]:
-    """Return what `describe_machine` gave for people."""
-    facts = {
-        "version": f"apogee-batch {machine['apogee_batch']}, Python {machine['python']}",
-        "packages": ", ".join(f"{name} {found}" for name, found in machine["packages"].items() if found),
-        "system": f"{machine['system']}, {machine['malloc']}",
-        "CPU": f"{machine['cpu']}; {' '.join(machine['cpu_features']) or 'no vector features known'}",
-        "cores": f"{machine['cores']} can be used",
-        "memory": f"{machine['memory_gib']} GiB can be used",
-        "GPU": ", ".join(machine["gpus"]) or "torch sees none",
-        "engines": "best first",
-    }
-    lines = [line for name, fact in facts.items() for line in _wrap(f"{name + ':':<10}", fact)]
-    for engine in machine["engines"]:
-        name = f"{engine['name']} {engine['precision']}"
-        lines += _wrap(f"  {name:<16}{engine['device']:<6}", engine["reason"] or "can be used")
-    return lines
-
-
-def _wrap(head: str, text: str) -> list[str]:
-    """Return `text` after `head` in lines of a terminal, those that follow indented."""
-    return textwrap.wrap(head + text, WIDTH, subsequent_indent=" " * len(head), break_on_hyphens=False)
-
-
-def _offer_to_json(offer: EngineOffer) -> dict[str, str]:
-    return {
-        "name": offer.name,
-        "precision": offer.precision,
-        "device": offer.device,
-        "reason": offer.reason,
-    }
-
-
-def _version_of(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Return the name of the processor, as far as the system tells it."""
-    found = _cpuinfo_field(cpuinfo, ("model name", "CPU part"))
-    return found or platform.processor() or platform.machine()
-
-
-def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
-    """Return those of `TELLING_FEATURES` that the processor has; where the system is silent, torch's word."""
-    found = _cpuinfo_field(cpuinfo, ("flags", "Features")).split()
-    if not found:
-        return [torch.backends.cpu.get_cpu_capability().lower()]
-    return [name for name in TELLING_FEATURES if name in found]
-
-
-def _cpuinfo_field(cpuinfo: Path, names: Iterable[str]) -> str:
-    """Return the first of some fields of the first processor; empty where there is none."""
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # not Linux
-        return ""
-    fields = [(name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
-    return next((value for wanted in names for name, value in fields if name == wanted), "")
 
 
 def try_engines(request: GateRequest, *, say: Say) -> GateResult:

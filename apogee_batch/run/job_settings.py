@@ -161,26 +161,44 @@ class JobSettings(Section):
 
     Attributes
     ----------
-    walltime, memory : str, optional
-        Time and memory of the whole job; every queue system needs them.
-    cores, processes : int
-        Cores of the job, and worker processes that share them; with GPUs one process a GPU.
-    partition, account, qos, gres, constraint, reservation, nodelist, exclude : str, optional
-        As Slurm names them; `partition` is the queue of other systems, `account` their project.
-    directives, skip_directives : tuple of str
-        Further directives, without #SBATCH; and what to leave out of those that are written.
+    walltime : str, optional
+        Time of the job, as `04:00:00`; every queue system needs it.
+    memory : str, optional
+        Memory of the whole job, as `32GB`; every queue system needs it.
+    cores : int
+        Cores of the whole job.
+    processes : int
+        Worker processes that share them; with GPUs one process a GPU.
+    partition : str, optional
+        Partition of Slurm, or the queue of other systems.
+    account : str, optional
+        Account or project that pays.
+    qos, gres, constraint, reservation, nodelist, exclude : str, optional
+        As Slurm names it.
+    directives : tuple of str
+        Further directives, without #SBATCH.
+    skip_directives : tuple of str
+        What to leave out of the directives that are written.
     prologue : tuple of str
         Lines for the shell, run as written before the workers start.
-    python, local_directory : str, optional
-        Interpreter on the nodes, and their scratch folder; a leading $NAME or ~ is the node's.
+    python : str, optional
+        Interpreter on the nodes; a leading $NAME or ~ is the node's.
+    local_directory : str, optional
+        Scratch folder of the nodes; a leading $NAME or ~ is the node's.
     resource_spec : str, optional
         What PBS and SGE are asked for with -l, instead of cores and memory.
+    shebang : str
+        First line of the script.
     job_memory : str, optional
         Memory to ask for, where it differs from what the workers may use.
     worker_args : tuple of str
         Further words of the Dask worker's command line.
-    parallel_environment, disk, lsf_units : str, optional
-        Needed by SGE for several cores; by HTCondor; by LSF where its configuration cannot be read.
+    parallel_environment : str
+        SGE: what a job of several cores asks for.
+    disk : str
+        HTCondor: disk of a job.
+    lsf_units : str, optional
+        LSF: unit of its memory limits, where its configuration cannot be read.
     """
 
     walltime: Walltime | None = None

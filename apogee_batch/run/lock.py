@@ -166,6 +166,8 @@ def _acquire(path: Path, what: Path, *, break_lock: bool) -> int:
                 os.close(descriptor)
         if is_ours:
             return descriptor
+    if not path.parent.is_dir():  # as below /proc
+        raise UsageError(f"{path.parent}: cannot be made; name another place")
     raise LockedError(f"{what}: other processes take and leave its lock {path} all the time; try again")
 
 

@@ -107,6 +107,11 @@ def settle_plan(folder: Path, plan: dict[str, Any], *, explain: Callable[[], Seq
             raise UsageError(
                 f"{folder}: cannot be written to ({error.strerror}); name another folder"
             ) from error
+    elif existing.get("kind") != plan.get("kind"):
+        raise UsageError(
+            f"{folder}: holds what '{existing.get('kind')}' made, and not '{plan.get('kind')}'; name another "
+            "folder"
+        )
     elif existing != plan:
         explained = list(explain())
         told = {key: value for key, value in existing.items() if not (explained and key == INPUTS_HASH)}

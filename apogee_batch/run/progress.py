@@ -1,22 +1,19 @@
-"""What a person sees while a command works: a bar on a terminal, plain lines elsewhere."""
+"""What a person sees while a command works: a live view on a terminal, plain lines elsewhere."""
 
 import logging
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+
+from apogee_batch.output import manner
 
 PLAIN_INTERVAL_S = 10.0
+WARNING = "WARNING:"  # begins what is said although a command is quiet
 SAID = {"is_said": True}  # for the log record of a warning that the view has told
 
 
@@ -34,6 +31,40 @@ class ProgressView(Protocol):
 
     def say(self, text: str) -> None:
         """Print a line."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What else a view may show; None is "as before".
+
+    Attributes
+    ----------
+    stages : tuple of str, optional
+        The stages that the command goes through from here on.
+    rejects : int, optional
+        Inputs that were rejected so far.
+    workers, wanted : int, optional
+        Worker processes that are there; that should be.
+    """
+
+    stages: tuple[str, ...] | None = None
+    rejects: int | None = None
+    workers: int | None = None
+    wanted: int | None = None
+
+
+@runtime_checkable
+class FactsView(Protocol):
+    """A view that shows more than progress."""
+
+    def show(self, facts: Facts) -> None:
+        """Show some facts until others come."""
+
+
+def show_facts(view: ProgressView, facts: Facts) -> None:
+    """Give a view some facts, if it is one that shows them."""
+    if isinstance(view, FactsView):
+        view.show(facts)
 
 
 class SilentView:
@@ -103,45 +134,14 @@ class PlainView:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-class BarView:
-    """A live bar on a terminal."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bars: Progress | None = None
-
-    def start(self, stage: str, total: int | None, unit: str, done: int = 0) -> None:
-        """See `ProgressView`."""
-        self._bars = Progress(
-            TextColumn("{task.description:<7}"),
-            BarColumn(bar_width=28),
-            MofNCompleteColumn(),
-            TextColumn(unit),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
-            console=self._console,
-        )
-        self._bars.add_task(stage, total=total, completed=done, note="")
-        self._bars.start()
-
-    def advance(self, n: int, note: str = "") -> None:
-        """See `ProgressView`."""
-        if self._bars is not None:
-            task = self._bars.tasks[0]
-            self._bars.update(task.id, advance=n, note=note or task.fields["note"])
-
-    def finish(self) -> None:
-        """See `ProgressView`."""
-        if self._bars is not None:
-            self._bars.stop()
-            self._bars = None
+class QuietView(SilentView):
+    """Says warnings, to stderr, and nothing else."""
 
     def say(self, text: str) -> None:
         """See `ProgressView`."""
-        (self._bars.console if self._bars else self._console).print(
-            text, highlight=False, markup=False, soft_wrap=True
-        )
+        if text.startswith(WARNING):
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
 
 
 class _Teller(logging.Handler):
@@ -154,18 +154,51 @@ class _Teller(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print a warning; errors end the command, which tells them."""
         if record.levelno == logging.WARNING and not getattr(record, "is_said", False):
-            self._view.say(f"WARNING: {record.getMessage()}")
+            self._view.say(f"{WARNING} {record.getMessage()}")
 
 
 @contextmanager
 def progress_view(console: Console) -> Iterator[ProgressView]:
-    """Choose a view for the console, and leave the terminal clean whatever happens."""
-    view: BarView | PlainView = BarView(console) if console.is_terminal else PlainView(console)
+    """Choose a view for the console, and leave the terminal clean whatever happens.
+
+    On a terminal that cannot move its cursor (TERM=dumb) there are lines, as without a terminal.
+    """
+    how = manner()
+    if how.is_json:
+        from apogee_batch.run.json_view import JsonView
+
+        chosen: ProgressView = JsonView(is_quiet=how.is_quiet)
+    elif how.is_quiet:
+        chosen = QuietView()
+    elif console.is_terminal and not console.is_dumb_terminal:
+        with live_view(console) as live, _telling(live):
+            yield live
+        return
+    else:
+        chosen = PlainView(console)
+    with _telling(chosen):
+        yield chosen
+
+
+@contextmanager
+def live_view(console: Console) -> Iterator[ProgressView]:
+    """Show a live view for the time of the block."""
+    from apogee_batch.run.live_view import LiveView
+
+    view = LiveView(console)
+    try:
+        yield view
+    except BaseException:
+        view.close(is_stopped=True)
+        raise
+    view.close()
+
+
+@contextmanager
+def _telling(view: ProgressView) -> Iterator[None]:
     teller, logger = _Teller(view), logging.getLogger("apogee_batch")
     logger.addHandler(teller)
     try:
-        yield view
+        yield
     finally:
         logger.removeHandler(teller)
-        if isinstance(view, BarView):
-            view.finish()

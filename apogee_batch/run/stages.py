@@ -23,7 +23,7 @@ from apogee_batch.run.attempts import (
 from apogee_batch.run.clusters import Workers, describe_death, is_lost_worker
 from apogee_batch.run.deadly import MAX_DEADLY, find_deadly
 from apogee_batch.run.ledger import Ledger, ShardReport
-from apogee_batch.run.progress import ProgressView
+from apogee_batch.run.progress import Facts, ProgressView, show_facts
 from apogee_batch.run.stalls import StallWatch
 
 IN_FLIGHT_PER_WORKER = (
@@ -162,7 +162,9 @@ class _Stage:
             else:
                 self._failure = self._failure or (shard, error)
         count = self._workers.crew.count()
-        self._stalls.look(self._in_flight.values(), self._workers.n_workers if count is None else count)
+        n_now = self._workers.n_workers if count is None else count
+        show_facts(self._progress, Facts(workers=n_now, wanted=self._workers.n_workers))
+        self._stalls.look(self._in_flight.values(), n_now)
         lost, self._lost = self._lost, []
         for shard, error in lost:
             self._judge_loss(shard, error)

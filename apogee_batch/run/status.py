@@ -13,6 +13,7 @@ from apogee_batch.run.ingest_mend import read_summary
 from apogee_batch.run.ingest_plan import ingest_folders
 from apogee_batch.run.ledger import Ledger
 from apogee_batch.run.model_of_run import given_model, inference_ledger
+from apogee_batch.run.onlooker import Onlooker
 from apogee_batch.run.plan import read_plan, run_id
 from apogee_batch.run.publish import MANIFEST_FILE
 from apogee_batch.run.train import is_trained
@@ -42,6 +43,18 @@ def describe_status(path: Path) -> list[str]:
         store = path.resolve().parent.parent
         return [f"one ingest of the store {store}", _ingest_line(store, path.resolve())]
     raise UsageError(f"{path}: is neither a run nor a store (no plan.json of this program, no zarr.json)")
+
+
+def status_to_json(path: Path) -> dict[str, Any]:
+    """Return how far something is as JSON values: what `status --watch --json` tells at each look.
+
+    Raises
+    ------
+    UsageError
+        If it is no run, model or store.
+    """
+    describe_status(path)  # names what is damaged
+    return Onlooker(path).look().to_json()
 
 
 def _store_status(store: Path) -> list[str]:

@@ -1,0 +1,102 @@
+"""How a command speaks: lines for people, fewer of them with --quiet, one JSON object each with --log-json.
+
+Nothing heavy is imported here: the line of a signal, or of an option that is not known, comes from here too.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+
+QUIET, LOG_JSON = "--quiet", "--log-json"
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a command speaks.
+
+    Attributes
+    ----------
+    is_quiet : bool
+        Whether it tells warnings, errors and where the results are, and nothing else.
+    is_json : bool
+        Whether each line is a JSON object.
+    """
+
+    is_quiet: bool = False
+    is_json: bool = False
+
+
+_manners = [Manner()]  # the last one holds
+
+
+def manner() -> Manner:
+    """Return how the command speaks now."""
+    return _manners[-1]
+
+
+def choose_manner(words: Sequence[str]) -> None:
+    """Take the manner from the words of a command line, so that errors in that line are told so, too."""
+    options = list(words)[: list(words).index("--")] if "--" in words else words
+    _manners[:] = [Manner(QUIET in options, LOG_JSON in options)]
+
+
+@contextmanager
+def speaking(wanted: Manner) -> Iterator[None]:
+    """Speak in another manner for the time of the block."""
+    _manners.append(wanted)
+    try:
+        yield
+    finally:
+        _manners.pop()
+
+
+class ResultLine(str):
+    """A line of a result that also has values for programs; with --quiet, lines without are left out.
+
+    Parameters
+    ----------
+    text : str
+        For people.
+    **values
+        For programs: JSON values, as `name="catalogue"`, `path` and counts.
+    """
+
+    values: dict[str, Any]
+    __slots__ = ("values",)
+
+    def __new__(cls, text: str, **values: Any) -> Self:
+        """Make the line."""
+        line = super().__new__(cls, text)
+        line.values = values
+        return line
+
+
+def event_line(event: str, values: dict[str, Any]) -> str:
+    """Return an event as one line of JSON that ends; see docs/terminal.md for the fields."""
+    now = time.time()
+    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+    said = {"time": f"{moment}.{int(now % 1 * 1000):03d}Z", "event": event, **values}
+    return json.dumps(said, ensure_ascii=True, allow_nan=False, default=str) + "\n"
+
+
+def write_event(event: str, **values: Any) -> None:
+    """Write an event to stdout, at once."""
+    sys.stdout.write(event_line(event, values))
+    sys.stdout.flush()
+
+
+def write_results(lines: Sequence[str]) -> None:
+    """Write what a command has to say at its end, in the manner of the command."""
+    how = manner()
+    if how.is_quiet and any(isinstance(line, ResultLine) for line in lines):
+        lines = [line for line in lines if isinstance(line, ResultLine)]
+    for line in lines:
+        if not how.is_json:
+            sys.stdout.write(f"{line}\n")
+        elif line:
+            write_event("result", text=str(line), **(line.values if isinstance(line, ResultLine) else {}))
+    sys.stdout.flush()
