@@ -31,19 +31,19 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def column_table(columns: Sequence[Column]) -> str:
-    """Return the columns of a table: name, type, unit, UCD and meaning."""
+    """Return the columns of a table: name, meaning, unit, type and UCD."""
     rows = [
         (
             f"`{column.name}`",
-            column.dtype,
+            column.description,
             column.unit,
+            column.dtype,
             "yes" if column.nullable else "no",
             f"`{column.ucd}`",
-            column.description,
         )
         for column in columns
     ]
-    return markdown_table(("column", "type", "unit", "may be null", "UCD", "what it is"), rows)
+    return markdown_table(("column", "what it is", "unit", "type", "may be null", "UCD"), rows)
 
 
 def flag_table() -> str:

@@ -3,11 +3,9 @@
 import ast
 import importlib.util
 import re
-import shlex
 import tomllib
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 
@@ -16,10 +14,6 @@ from apogee_batch.errors import ApogeeBatchError, RejectReason
 from apogee_batch.run.config import RunConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted(
-    [*ROOT.glob("docs/*.md"), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
-)
-LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 EXIT_CODES_WITHOUT_ERROR = {0, 1, 130}
 
 
@@ -51,18 +45,6 @@ def test_a_table_that_is_out_of_date_is_made_anew(maker: ModuleType) -> None:
 
 def test_a_bar_inside_a_cell_does_not_end_it(maker: ModuleType) -> None:
     assert maker.markdown_table(("a",), [("b|c",)]).splitlines()[-1] == r"| b\|c |"
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_inside_the_project_leads_somewhere(page: Path) -> None:
-    broken = [link for link in LINK.findall(page.read_text("utf-8")) if not (page.parent / link).exists()]
-    assert not broken
-
-
-def test_every_page_can_be_found_from_the_index() -> None:
-    index = (ROOT / "docs" / "index.md").read_text("utf-8")
-    missing = [p.name for p in ROOT.glob("docs/*.md") if p.name != "index.md" and f"({p.name})" not in index]
-    assert not missing
 
 
 def test_every_reason_to_reject_a_file_is_explained() -> None:
@@ -140,34 +122,3 @@ def test_everything_that_the_walkthrough_names_exists() -> None:
             missing.append(f"{room}.{module}.{name}")
     assert not missing
     assert len(places) > 20
-
-
-def commands_in_documents() -> list[str]:
-    """Command lines of the program in the code blocks of all documents."""
-    found: set[str] = set()
-    for page in PAGES:
-        for block in re.findall(r"```\w*\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
-            found.update(
-                line.split(" ; ")[0]
-                for line in block.replace("\\\n", " ").splitlines()
-                if line.startswith("apogee-batch ")
-            )
-    return sorted(found)
-
-
-@pytest.mark.parametrize("line", commands_in_documents())
-def test_every_command_in_the_documents_has_the_options_shown(line: str) -> None:
-    from typer.main import get_command
-
-    from apogee_batch.cli import app
-
-    command: Any = get_command(app)
-    words = shlex.split(line)[1:]
-    while hasattr(command, "commands"):
-        command = command.commands[words.pop(0)]
-    known = {option for parameter in command.params for option in parameter.opts}
-    assert {word for word in words if word.startswith("--")} <= known
-
-
-def test_the_documents_show_commands() -> None:
-    assert len(commands_in_documents()) > 5
