@@ -8,7 +8,7 @@ SCRATCH ?= build/bench
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test setup lint types layers coverage faults slurm slow bench clean
+.PHONY: demo test setup lint types layers coverage faults slurm slow docs hats wheel bench clean
 
 demo: setup
 	$(BIN)/apogee-batch demo $(DEMO)
@@ -31,6 +31,7 @@ lint: setup
 
 types: setup
 	$(BIN)/mypy
+	$(BIN)/mypy --follow-imports=silent --ignore-missing-imports --config-file= tests/bench/*.py
 
 layers: setup
 	$(BIN)/lint-imports
@@ -48,6 +49,27 @@ slurm: setup
 slow: setup
 	$(BIN)/python -m pytest -m 'slow or fault or slurm'
 
+# The documents: tables and reference as the code is, every code block run, the pages built without a warning.
+docs: $(VENV)/.docs-installed
+	$(BIN)/python -m pytest tests/test_docs.py tests/test_documents.py tests/docs -o addopts='-ra --strict-markers --strict-config'
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
+
+$(VENV)/.docs-installed: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,docs]'
+	touch $@
+
+# What a user gets from `pip install`, used where there is no checkout.
+wheel: setup
+	VENV=$(VENV) .ci/check_wheel
+
+# The catalogue as HATS, made and opened by hats-import and lsdb.
+hats: $(VENV)/.hats-installed
+	$(BIN)/python -m pytest tests/hats -o addopts='-ra --strict-markers --strict-config'
+
+$(VENV)/.hats-installed: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,hats]' lsdb
+	touch $@
+
 # A quarter of an hour on a machine that does nothing else; APSTARS is a folder of apStar files.
 bench: setup
 	mkdir -p $(SCRATCH)
@@ -59,7 +81,7 @@ bench: setup
 	$(BIN)/python tests/bench/bench_ingest.py $(APSTARS)
 	$(BIN)/python tests/bench/bench_startup.py $(SCRATCH)/startup
 	$(BIN)/python tests/bench/bench_scale.py $(SCRATCH)/scale
-	$(BIN)/python tests/bench/bench_protocol.py $(SCRATCH)/protocol
+	$(BIN)/python tests/bench/bench_protocol.py $(SCRATCH)/protocol --pairs 3
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
