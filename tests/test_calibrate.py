@@ -192,7 +192,7 @@ def test_a_calibration_killed_at_any_step_is_done_again_to_the_same_bytes(
         pass
 
     commands.calibrate(model, store, config=serial_config, progress=SilentView())
-    before = {path.name: path.read_bytes() for path in model.iterdir() if path.is_file()}
+    before = _files_of(model)
     for step in ("staged", "renamed"):
         for name in (*FILES, "MODEL_CARD.md"):
 
@@ -211,7 +211,7 @@ def test_a_calibration_killed_at_any_step_is_done_again_to_the_same_bytes(
             for module, constant in CONSTANTS:
                 monkeypatch.setattr(module, constant, FEW)
             commands.calibrate(model, store, config=serial_config, progress=SilentView())
-            assert {path.name: path.read_bytes() for path in model.iterdir() if path.is_file()} == before
+            assert _files_of(model) == before
 
 
 def test_a_run_with_few_dev_stars_says_why_its_columns_are_empty(
@@ -310,3 +310,9 @@ def test_labels_come_with_the_snr_of_their_own_star(labelled_store: Path) -> Non
     snr = dict(zip(stars["apstar_id"].to_pylist(), stars["snr"].to_pylist(), strict=True))
     assert labels["snr"].to_pylist() == [snr[name] for name in labels["apstar_id"].to_pylist()]
     assert labels["row"].to_pylist() == sorted(labels["row"].to_pylist())
+
+
+def _files_of(model: Path) -> dict[str, bytes]:
+    """Return the files of a model, without the one that holds times."""
+    files = (path for path in model.iterdir() if path.is_file() and path.name != "stages.jsonl")
+    return {path.name: path.read_bytes() for path in files}

@@ -14,6 +14,7 @@ from apogee_batch import __version__, cli
 from apogee_batch.cli import app
 
 COMMANDS = (
+    ["fetch-list"],
     ["ingest"],
     ["labels", "attach"],
     ["labels", "mdwarfs"],
@@ -38,6 +39,7 @@ COMMANDS = (
 )
 
 WITHOUT_CONFIG = (
+    ["fetch-list"],
     ["labels", "mdwarfs"],
     ["labels", "ysos"],
     ["select", "ysos"],

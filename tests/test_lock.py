@@ -418,3 +418,13 @@ def test_a_child_does_not_inherit_the_lock(run: Path) -> None:
     with (run / "kept").open() as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     child.communicate()
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="a file system in which nothing can be made")
+def test_a_folder_that_cannot_be_made_is_not_taken_for_one_in_use() -> None:
+    folder = Path("/proc/no-run-can-be-here")
+    with (
+        pytest.raises(UsageError, match="cannot be made; name another place"),
+        hold_lock(folder / ".lock", folder),
+    ):
+        pass

@@ -96,3 +96,11 @@ def test_a_run_is_set_aside_whole_and_its_plan_last(tmp_path: Path) -> None:
 
 def test_the_versions_that_numbers_depend_on_are_known() -> None:
     assert {"apogee-batch", "torch", "numpy", "python"} <= set(software_versions())
+
+
+def test_a_folder_of_another_command_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    settle_plan(tmp_path, PLAN)
+    with pytest.raises(
+        UsageError, match="holds what 'run-catalog' made, and not 'train'; name another folder"
+    ):
+        settle_plan(tmp_path, PLAN | {"kind": "train", "seed": 2})

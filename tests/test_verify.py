@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from torn import (
@@ -198,6 +199,17 @@ def test_a_part_that_lacks_a_star_is_named_though_its_entry_agrees(run: Path) ->
     entry["files"][0].update(size=digest.size, sha256=digest.sha256)
     write_sealed_json(run / "ledger" / "00001.json", entry)
     assert path in [damage.path for damage in verify_run(run)]
+
+
+def test_a_part_with_a_star_twice_is_named_though_counts_and_entry_agree(run: Path) -> None:
+    path = run / "parts" / "part-00001.parquet"
+    part = read_table(path)
+    digest = write_table(path, pa.concat_tables([part.slice(1), part.slice(1, 1)]))
+    entry = read_json(run / "ledger" / "00001.json")
+    entry.pop("checksum")
+    entry["files"][0].update(size=digest.size, sha256=digest.sha256)
+    write_sealed_json(run / "ledger" / "00001.json", entry)
+    assert [damage.path for damage in verify_run(run)] == [path]
 
 
 def test_what_is_neither_run_nor_store_is_refused(tmp_path: Path, store: Path) -> None:

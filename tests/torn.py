@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 WAYS = ("truncate", "flip", "zero", "delete")
-LOGS = ("logs/",)  # for people only
+LOGS = ("logs/", "stages.jsonl")  # for people only
 
 STORE_KINDS = (  # one of each kind of file that a finished store with labels holds
     "zarr.json",
