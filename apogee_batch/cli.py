@@ -28,7 +28,7 @@ from apogee_batch.cli_validate import validate
 from apogee_batch.cli_ysos import ysos
 from apogee_batch.errors import ApogeeBatchError, describe_place
 from apogee_batch.exits import INTERRUPTED, RESUME, SignalWatch, explain_system_error, tell
-from apogee_batch.output import choose_manner
+from apogee_batch.output import choose_manner, make_all_events, manner
 
 PROGRAM = "apogee-batch"
 IMPORT_OBJECTS = (
@@ -94,6 +94,8 @@ _add(app, demo, "demo demo")
 def main() -> None:
     """Run the command line; what a user can mend becomes one line and an exit code."""
     choose_manner(sys.argv[1:])
+    if manner().is_json:
+        make_all_events()
     gc.set_threshold(IMPORT_OBJECTS, *gc.get_threshold()[1:])
     ended = None
     with SignalWatch() as watch:

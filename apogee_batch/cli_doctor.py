@@ -58,7 +58,7 @@ def doctor(
         if not as_json:
             print_lines(["", *result.lines()])
     if as_json:
-        typer.echo(json.dumps(found, indent=2, allow_nan=False))
+        typer.echo(json.dumps(found, indent=None if manner().is_json else 2, allow_nan=False))
     if not passed:
         raise typer.Exit(IntegrityError.exit_code)
 

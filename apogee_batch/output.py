@@ -4,8 +4,11 @@ Nothing heavy is imported here: the line of a signal, or of an option that is no
 """
 
 import json
+import logging
 import sys
 import time
+import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,8 +88,45 @@ def event_line(event: str, values: dict[str, Any]) -> str:
 
 def write_event(event: str, **values: Any) -> None:
     """Write an event to stdout, at once."""
-    sys.stdout.write(event_line(event, values))
-    sys.stdout.flush()
+    write_line(event_line(event, values).rstrip("\n"))
+
+
+def write_line(text: str) -> None:
+    """Write a line to stdout, at once; into nothing where whoever called has closed it."""
+    if sys.stdout is not None:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+
+
+class _WarningEvents(logging.Handler):
+    """Makes events of what other packages log and nobody else tells."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the event."""
+        write_event("warning", text=record.getMessage())
+
+
+def make_all_events() -> None:
+    """With --log-json, make events of warnings of other packages and of bugs too, until the process ends."""
+
+    def show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        write_event("warning", text=f"{category.__name__}: {message}")
+
+    def tell_bug(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if sys.stderr is not None:
+            told = "".join(traceback.format_exception(kind, error, trace))
+            text = f"this is a bug: {kind.__name__}: {error}"
+            sys.stderr.write(event_line("error", {"text": text, "exit_code": 1, "traceback": told}))
+
+    warnings.showwarning = show_warning
+    sys.excepthook = tell_bug
+    logging.lastResort = _WarningEvents(logging.WARNING)
+
+
+def make_events_of(logger: str) -> None:
+    """With --log-json, make events of the warnings of a package whose logger has a handler of its own."""
+    if manner().is_json:
+        logging.getLogger(logger).handlers[:] = [_WarningEvents(logging.WARNING)]
 
 
 def write_results(lines: Sequence[str]) -> None:
@@ -96,7 +136,6 @@ def write_results(lines: Sequence[str]) -> None:
         lines = [line for line in lines if isinstance(line, ResultLine)]
     for line in lines:
         if not how.is_json:
-            sys.stdout.write(f"{line}\n")
+            write_line(line)
         elif line:
             write_event("result", text=str(line), **(line.values if isinstance(line, ResultLine) else {}))
-    sys.stdout.flush()

@@ -2,7 +2,9 @@
 
 import json
 import logging
+import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,7 +14,16 @@ import typer
 from apogee_batch import cli
 from apogee_batch.cli_options import CHOICES
 from apogee_batch.inference.engines import EngineChoice, Precision
-from apogee_batch.output import Manner, ResultLine, choose_manner, manner, speaking, write_results
+from apogee_batch.output import (
+    Manner,
+    ResultLine,
+    choose_manner,
+    make_all_events,
+    make_events_of,
+    manner,
+    speaking,
+    write_results,
+)
 from apogee_batch.run.config import ClusterKind, Device, InferenceSettings, IngestSettings
 from apogee_batch.run.export import FORMATS, HATS
 from apogee_batch.run.json_view import JsonView
@@ -20,7 +31,9 @@ from apogee_batch.run.progress import Facts, QuietView, progress_view
 
 
 @pytest.fixture(autouse=True)
-def ordinary_manner() -> Any:
+def ordinary_manner(monkeypatch: pytest.MonkeyPatch) -> Any:
+    for owner, name in ((warnings, "showwarning"), (sys, "excepthook"), (logging, "lastResort")):
+        monkeypatch.setattr(owner, name, getattr(owner, name))  # as they were, after a test
     yield
     choose_manner([])
 
@@ -170,3 +183,38 @@ def test_a_shell_offers_what_the_settings_take() -> None:
     fields = {"err_cap": InferenceSettings, "row": IngestSettings}
     for name, section in fields.items():
         assert sorted(CHOICES[name]) == sorted(get_args(section.model_fields[name].annotation))
+
+
+def test_what_other_packages_warn_of_and_bugs_are_events_too(capsys: pytest.CaptureFixture[str]) -> None:
+    make_all_events()
+    warnings.showwarning("too old", DeprecationWarning, "file.py", 1)
+    record = logging.LogRecord("some.other.package", logging.WARNING, "", 1, "disk is %s", ("slow",), None)
+    assert logging.lastResort is not None
+    logging.lastResort.handle(record)  # what is done where no handler is; here those of pytest are
+    sys.excepthook(KeyError, KeyError("x"), None)
+    told = capsys.readouterr()
+    assert [event["text"] for event in events(told.out)] == ["DeprecationWarning: too old", "disk is slow"]
+    (bug,) = events(told.err)
+    assert (bug["event"], bug["exit_code"]) == ("error", 1)
+    assert "KeyError" in bug["traceback"]
+
+
+@pytest.mark.parametrize("option", ["", "--log-json", "--quiet"])
+def test_a_command_whose_output_is_closed_ends_as_otherwise(labelled_store: Path, option: str) -> None:
+    line = f"'{sys.executable}' -m apogee_batch status '{labelled_store}' {option} >&-"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("is_json", [True, False])
+def test_the_lines_of_a_package_with_a_handler_of_its_own_are_events(
+    is_json: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logger, own = logging.getLogger("a.package"), logging.StreamHandler()
+    monkeypatch.setattr(logger, "handlers", [own])
+    with speaking(Manner(is_json=is_json)):
+        make_events_of("a.package")
+        logger.warning("a worker is slow")
+    told = capsys.readouterr()
+    assert [event["text"] for event in events(told.out)] == (["a worker is slow"] if is_json else [])
+    assert (logger.handlers == [own]) != is_json

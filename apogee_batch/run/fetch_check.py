@@ -22,7 +22,7 @@ sha1='sha1sum'
 command -v sha1sum >/dev/null 2>&1 || sha1='shasum -a 1'
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-cd -- "$spectra"
+CDPATH='' cd -- "$spectra"
 find . -type f -name '*.sha1sum' | sort >"$work/sums"
 find . -type f -name 'a[ps]Star*' >"$work/present"
 : >"$work/known"

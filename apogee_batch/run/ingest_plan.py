@@ -220,12 +220,19 @@ def plan_ingest(
         "n_inputs": len(new),
         "n_rows": int(table["row"][-1].as_py() + table["n_rows"][-1].as_py()),
         "inputs_sha256": hash_of_inputs(table),
-        # that of the store's other files, or a copy of one of them would not be known for one
-        CONTENT_HASH: earlier[0].hash_name if earlier else "blake3",
+        **_content_hash(unfinished, earlier),
         "software": software_versions(READING_PACKAGES),
     }
     folder = unfinished or store / "ingest" / f"{len(earlier) + 1:04d}"
     return IngestPlan(folder, table, values)
+
+
+def _content_hash(unfinished: Path | None, earlier: Sequence[IngestPlan]) -> dict[str, str]:
+    """Return what a plan says of hashes: that of the store's other files, or copies would not be known."""
+    begun = None if unfinished is None else read_plan(unfinished)
+    if begun is not None:  # plans of earlier states do not name it
+        return {CONTENT_HASH: begun[CONTENT_HASH]} if CONTENT_HASH in begun else {}
+    return {CONTENT_HASH: earlier[0].hash_name if earlier else "blake3"}
 
 
 def _check_rows(store: Path, earlier: Sequence[IngestPlan], rows: Rows) -> None:

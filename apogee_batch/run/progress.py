@@ -4,7 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -139,9 +139,10 @@ class QuietView(SilentView):
 
     def say(self, text: str) -> None:
         """See `ProgressView`."""
-        if text.startswith(WARNING):
-            sys.stderr.write(f"{text}\n")
-            sys.stderr.flush()
+        if text.startswith(WARNING) and sys.stderr is not None:
+            with suppress(OSError):  # nobody listens
+                sys.stderr.write(f"{text}\n")
+                sys.stderr.flush()
 
 
 class _Teller(logging.Handler):

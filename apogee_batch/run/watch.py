@@ -1,7 +1,6 @@
 """`status --watch`: a run, a training or an ingest as seen from another terminal, until it ends."""
 
 import json
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ from rich.text import Text
 
 from apogee_batch.errors import IncompleteRunError
 from apogee_batch.exits import RESUME
-from apogee_batch.output import manner, write_event
+from apogee_batch.output import manner, write_event, write_line
 from apogee_batch.run.live_view import draw_rows
 from apogee_batch.run.onlooker import Onlooker
 from apogee_batch.run.pace import clock_text
@@ -114,8 +113,7 @@ class _Lines:
 
     def show(self, seen: RunState) -> None:
         if self._is_json:
-            sys.stdout.write(json.dumps(seen.to_json(), default=str) + "\n")
-            sys.stdout.flush()
+            write_line(json.dumps(seen.to_json(), default=str))
             return
         line, now_s = state_line(seen), now()
         if seen.state not in ("running", "waiting"):
@@ -126,8 +124,7 @@ class _Lines:
             if manner().is_json:
                 write_event("status", **seen.to_json())
             elif not manner().is_quiet:
-                sys.stdout.write(f"{time.strftime('%H:%M:%S')} {line}\n")
-                sys.stdout.flush()
+                write_line(f"{time.strftime('%H:%M:%S')} {line}")
             self._last, self._at_s = line, now_s
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from apogee_batch.errors import UsageError
+from apogee_batch.output import make_events_of
 from apogee_batch.run.clusters.address import dask_at_address
 from apogee_batch.run.clusters.local import local_dask
 from apogee_batch.run.clusters.workers import SerialExecutor, Workers, default_workers
@@ -48,6 +49,7 @@ def open_workers(
     """
     if settings.kind != "address" and settings.address:
         raise UsageError("--address is the address of a running scheduler; it goes with --cluster address")
+    make_events_of("distributed")
     with _of_kind(settings, logs, role, folders, progress or SilentView()) as workers:
         yield workers
 
