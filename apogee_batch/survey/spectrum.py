@@ -237,7 +237,8 @@ def _median(values: FloatArray) -> float:
 def _narrow_mask(path: Path, mask: AnyArray) -> IntArray:
     """Return a mask as int32; raise BAD_MASK where that would change it."""
     narrow = mask.astype(np.int32) if mask.dtype.kind in "iu" else None
-    if narrow is None or (mask.dtype.itemsize >= narrow.dtype.itemsize and not np.array_equal(narrow, mask)):
+    is_safe = np.can_cast(mask.dtype, np.int32)  # as of 32 bits in either byte order: nothing to compare
+    if narrow is None or not (is_safe or np.array_equal(narrow, mask)):
         text = f"values of type {mask.dtype} that do not fit 32 bits"
         raise ApStarError(path, RejectReason.BAD_MASK, text)
     return narrow
