@@ -28,9 +28,10 @@ from apogee_batch.cli_validate import validate
 from apogee_batch.cli_ysos import ysos
 from apogee_batch.errors import ApogeeBatchError, describe_place
 from apogee_batch.exits import INTERRUPTED, RESUME, SignalWatch, explain_system_error, tell
-from apogee_batch.output import choose_manner, make_all_events, manner
+from apogee_batch.output import choose_manner, make_all_events, manner, tell_bug
 
 PROGRAM = "apogee-batch"
+BUG = 1  # exit code of Python for an error that nobody expected
 IMPORT_OBJECTS = (
     50_000  # torch and others make a million objects that stay: to look through them took a quarter
 )
@@ -99,12 +100,23 @@ def main() -> None:
     gc.set_threshold(IMPORT_OBJECTS, *gc.get_threshold()[1:])
     ended = None
     with SignalWatch() as watch:
-        ended = _run()
+        ended = _run_whole()
     code, message = watch.ending(ended)
     if message:
         tell(message, code)
     gc.freeze()  # the process ends: what torch and others hold need not be looked through once more
     sys.exit(code)
+
+
+def _run_whole() -> tuple[int, str]:
+    """Return what `_run` does; a bug is an event for programs, and keeps its traceback for people."""
+    try:
+        return _run()
+    except Exception as error:
+        if not manner().is_json:
+            raise
+        tell_bug(error, BUG)
+        return BUG, ""
 
 
 def _run() -> tuple[int, str]:

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Self
 
 from apogee_batch.errors import ApogeeBatchError, IncompleteRunError
-from apogee_batch.output import event_line, manner
+from apogee_batch.output import event_line, manner, printable
 
 INTERRUPTED = 130
 CLEANUP_S = 8.0  # a caller was promised 10 s, and leaving takes some time too
@@ -169,4 +169,4 @@ def _line(message: str, code: int) -> str:
     text = " ".join(message.split())
     if manner().is_json:
         return event_line("error", {"text": text, "exit_code": code})
-    return "error: " + "".join(c if c.isprintable() else repr(c)[1:-1] for c in text) + "\n"
+    return f"error: {printable(text)}\n"

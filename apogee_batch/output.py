@@ -93,9 +93,19 @@ def write_event(event: str, **values: Any) -> None:
 
 def write_line(text: str) -> None:
     """Write a line to stdout, at once; into nothing where whoever called has closed it."""
-    if sys.stdout is not None:
+    if sys.stdout is None:
+        return
+    try:
         sys.stdout.write(f"{text}\n")
-        sys.stdout.flush()
+    except UnicodeEncodeError:  # of a narrower encoding, or the name of a file that is no text
+        encoding = sys.stdout.encoding or "ascii"
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    sys.stdout.flush()
+
+
+def printable(text: str) -> str:
+    """Return a text in which nothing would steer a terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class _WarningEvents(logging.Handler):
@@ -107,20 +117,21 @@ class _WarningEvents(logging.Handler):
 
 
 def make_all_events() -> None:
-    """With --log-json, make events of warnings of other packages and of bugs too, until the process ends."""
+    """With --log-json, make events of the warnings of other packages too, until the process ends."""
 
     def show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         write_event("warning", text=f"{category.__name__}: {message}")
 
-    def tell_bug(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        if sys.stderr is not None:
-            told = "".join(traceback.format_exception(kind, error, trace))
-            text = f"this is a bug: {kind.__name__}: {error}"
-            sys.stderr.write(event_line("error", {"text": text, "exit_code": 1, "traceback": told}))
-
     warnings.showwarning = show_warning
-    sys.excepthook = tell_bug
     logging.lastResort = _WarningEvents(logging.WARNING)
+
+
+def tell_bug(error: Exception, code: int) -> None:
+    """With --log-json, make an event of an error that nobody expected; the traceback is in it."""
+    if sys.stderr is not None:
+        told = "".join(traceback.format_exception(error))
+        text = f"this is a bug: {type(error).__name__}: {error}"
+        sys.stderr.write(event_line("error", {"text": text, "exit_code": code, "traceback": told}))
 
 
 def make_events_of(logger: str) -> None:

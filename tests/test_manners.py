@@ -1,5 +1,6 @@
 """How commands speak: with --quiet little, with --log-json for programs, and each command the same."""
 
+import io
 import json
 import logging
 import subprocess
@@ -32,7 +33,7 @@ from apogee_batch.run.progress import Facts, QuietView, progress_view
 
 @pytest.fixture(autouse=True)
 def ordinary_manner(monkeypatch: pytest.MonkeyPatch) -> Any:
-    for owner, name in ((warnings, "showwarning"), (sys, "excepthook"), (logging, "lastResort")):
+    for owner, name in ((warnings, "showwarning"), (logging, "lastResort")):
         monkeypatch.setattr(owner, name, getattr(owner, name))  # as they were, after a test
     yield
     choose_manner([])
@@ -185,18 +186,14 @@ def test_a_shell_offers_what_the_settings_take() -> None:
         assert sorted(CHOICES[name]) == sorted(get_args(section.model_fields[name].annotation))
 
 
-def test_what_other_packages_warn_of_and_bugs_are_events_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_other_packages_warn_of_are_events_too(capsys: pytest.CaptureFixture[str]) -> None:
     make_all_events()
     warnings.showwarning("too old", DeprecationWarning, "file.py", 1)
     record = logging.LogRecord("some.other.package", logging.WARNING, "", 1, "disk is %s", ("slow",), None)
     assert logging.lastResort is not None
     logging.lastResort.handle(record)  # what is done where no handler is; here those of pytest are
-    sys.excepthook(KeyError, KeyError("x"), None)
     told = capsys.readouterr()
     assert [event["text"] for event in events(told.out)] == ["DeprecationWarning: too old", "disk is slow"]
-    (bug,) = events(told.err)
-    assert (bug["event"], bug["exit_code"]) == ("error", 1)
-    assert "KeyError" in bug["traceback"]
 
 
 @pytest.mark.parametrize("option", ["", "--log-json", "--quiet"])
@@ -218,3 +215,26 @@ def test_the_lines_of_a_package_with_a_handler_of_its_own_are_events(
     told = capsys.readouterr()
     assert [event["text"] for event in events(told.out)] == (["a worker is slow"] if is_json else [])
     assert (logger.handlers == [own]) != is_json
+
+
+def test_a_bug_is_an_event_for_programs_and_a_traceback_for_people(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: Path) -> list[str]:
+        raise KeyError("x")
+
+    monkeypatch.setattr("apogee_batch.run.status.describe_status", fail)
+    assert call(["status", str(tmp_path), "--log-json"], monkeypatch) == 1
+    (bug,) = events(capsys.readouterr().err)
+    assert (bug["event"], bug["exit_code"]) == ("error", 1)
+    assert "KeyError" in bug["traceback"]
+    monkeypatch.setattr(sys, "argv", ["apogee-batch", "status", str(tmp_path)])
+    with pytest.raises(KeyError):
+        cli.main()
+
+
+def test_what_stdout_cannot_encode_is_written_in_other_signs(monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", narrow)
+    write_results(["a wavelength in \u00c5", "a name \udcff"])
+    assert narrow.buffer.getvalue() == b"a wavelength in \\xc5\na name \\udcff\n"  # type: ignore[attr-defined]

@@ -79,3 +79,10 @@ TIMES = [(0.04, "0.0 s"), (119, "119.0 s"), (7199, "120.0 min"), (7200, "2.0 h")
 @pytest.mark.parametrize(("seconds", "text"), TIMES)
 def test_times_are_said_as_a_person_would(seconds: float, text: str) -> None:
     assert show_seconds(seconds) == text
+
+
+def test_inputs_of_an_ingest_that_was_mended_are_counted_once(tmp_path: Path) -> None:
+    for number, n_done in (("0001", 60), ("0002", 40)):
+        note(tmp_path / number, "ingest", 0, 30, done=n_done)
+        note(tmp_path / number, "ingest", 50, 60, done=n_done)  # another call, which found most of them done
+    assert table(tmp_path / "0001", tmp_path / "0002")["Ingest"][:2] == ("100 stars", "80.0 s")

@@ -103,3 +103,9 @@ def test_a_full_disk_does_not_speak_through_the_log(
         logger.info("x" * 100_000)
     told = capsys.readouterr()
     assert told.err == told.out == ""
+
+
+def test_an_error_without_words_is_told_by_its_kind(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), log_to_folder(tmp_path):
+        raise KeyboardInterrupt
+    assert "stopped: KeyboardInterrupt" in (tmp_path / "driver.jsonl").read_text()

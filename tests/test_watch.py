@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from apogee_batch.errors import IncompleteRunError, UsageError
+from apogee_batch.errors import IncompleteRunError, IntegrityError, UsageError
 from apogee_batch.files import read_sealed_json, write_sealed_json
 from apogee_batch.run import commits
 from apogee_batch.run.commits import Commit, CommitReader
@@ -20,7 +20,7 @@ from apogee_batch.run.lock_owner import Owner, this_process, write_owner
 from apogee_batch.run.onlooker import Onlooker
 from apogee_batch.run.run_state import measure, read_log_end, seen_workers
 from apogee_batch.run.stage_times import StageTime
-from apogee_batch.run.status import status_to_json
+from apogee_batch.run.status import describe_status, status_to_json
 from apogee_batch.run.watch import driver_line, state_line, watch
 
 
@@ -99,6 +99,24 @@ def test_a_run_that_has_failed_tells_why(run: Path) -> None:
     log(run, "begin", "stopped: 5 of 48 stars cannot be used")
     with pytest.raises(IncompleteRunError, match="stopped in infer: 5 of 48 stars cannot be used"):
         watch(run, sleep=end(run))
+
+
+def test_a_damaged_manifest_is_told_as_status_tells_it(
+    run: Path, finished_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = (finished_run / "manifest.json").read_bytes()
+    (run / "manifest.json").write_bytes(whole[:-9])
+    assert Onlooker(run).look().state == "running"  # its driver may be about to write it anew
+    (run / "lock").unlink()
+    with pytest.raises(IntegrityError) as told:
+        describe_status(run)
+    for is_logged in (True, False):
+        if not is_logged:  # as a job array leaves it
+            (run / "logs" / "driver.jsonl").unlink()
+        with pytest.raises(IntegrityError, match=r"manifest.json: is damaged") as watched:
+            watch(run, sleep=lambda _: None)
+        assert str(watched.value) == str(told.value)
+    assert "finished" not in capsys.readouterr().out
 
 
 def test_a_run_whose_driver_was_killed_is_over(run: Path) -> None:
@@ -187,3 +205,9 @@ def test_the_end_of_a_torn_log_is_read(tmp_path: Path) -> None:
     found = read_log_end(tmp_path)
     assert found.warnings == ("w2", "w3", "w4")
     assert found.last == "w4"
+
+
+def test_what_a_log_says_steers_no_terminal(tmp_path: Path) -> None:
+    line = {"level": "WARNING", "message": "\x1b]0;owned\x07 caf\u00e9"}
+    (tmp_path / "driver.jsonl").write_text(json.dumps(line) + "\n")
+    assert read_log_end(tmp_path).warnings == ("\\x1b]0;owned\\x07 caf\u00e9",)

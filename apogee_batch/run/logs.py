@@ -55,7 +55,7 @@ def log_to_folder(folder: Path) -> Iterator[logging.Logger]:
         yield logger
         logger.info("end")
     except BaseException as error:
-        logger.exception("stopped: %s", error)
+        logger.exception("stopped: %s", str(error) or type(error).__name__)
         raise
     finally:
         logger.removeHandler(handler)

@@ -18,7 +18,7 @@ TITLES = {
     "publish": "Publishing",
     "report": "Page",
 }
-COUNTED_ON = ("infer",)  # an attempt at these counts what those before have done
+SUMMED = ("train",)  # rounds of adaptation are attempts; those of other stages count what was done before
 
 
 def stage_folders(run: Path, model: Path | None, store: Path | None) -> list[Path]:
@@ -46,12 +46,12 @@ def describe_stages(
     list of tuple of str
         Stage, what was done, how long it took, when it began, on which hosts.
     """
-    attempts = [attempt for folder in folders for attempt in read_stage_times(folder)]
+    attempts = [read_stage_times(folder) for folder in folders]
     without_times = {"train": _training_of(epochs), "infer": _work_of(spans)}
     rows: list[tuple[str, ...]] = []
     for stage, title in TITLES.items():
-        of_stage = [attempt for attempt in attempts if attempt.stage == stage]
-        if any(attempt.end_s is not None for attempt in of_stage):
+        of_stage = [[attempt for attempt in found if attempt.stage == stage] for found in attempts]
+        if any(attempt.end_s is not None for found in of_stage for attempt in found):
             rows.append((title, *_describe(of_stage)))
         elif (known := without_times.get(stage)) is not None:
             rows.append((title, *known, "", ""))
@@ -66,11 +66,13 @@ def show_seconds(seconds: float) -> str:
     return f"{seconds / 3600:,.1f} h"
 
 
-def _describe(attempts: Sequence[StageTime]) -> tuple[str, str, str, str]:
+def _describe(by_folder: Sequence[Sequence[StageTime]]) -> tuple[str, str, str, str]:
     """Return what the attempts at one stage did, how long they took together, and when and where."""
+    attempts = [attempt for found in by_folder for attempt in found]
     ended = [attempt for attempt in attempts if attempt.end_s is not None]
     seconds = sum(attempt.end_s - attempt.begin_s for attempt in ended if attempt.end_s is not None)
-    n_done = (max if ended[0].stage in COUNTED_ON else sum)(attempt.done for attempt in ended)
+    total = sum if ended[0].stage in SUMMED else max
+    n_done = sum(total([0, *(a.done for a in found if a.end_s is not None)]) for found in by_folder)
     done = f"{n_done:,} {ended[-1].unit}" if n_done else ""
     if n_stopped := len(attempts) - len(ended):
         done += f"{'; ' if done else ''}{n_stopped} attempts were stopped, their times are not known"

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from apogee_batch.output import printable
 from apogee_batch.run.commits import Commit, CommitReader, workers_since
 from apogee_batch.run.lock import NOT_FOLLOWED
 from apogee_batch.run.lock_owner import Owner, is_here, lives, read_owner
@@ -151,7 +152,7 @@ def read_log_end(logs: Path) -> LogEnd:
     for line in lines:
         with suppress(ValueError, KeyError, TypeError):
             said = json.loads(line)
-            last = str(said["message"])
+            last = printable(str(said["message"]))
             if last == "begin":
                 warnings = []
             elif said["level"] == "WARNING":
