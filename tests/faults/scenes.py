@@ -9,7 +9,7 @@ from apogee_batch.run.config import RunConfig
 from apogee_batch.run.progress import SilentView
 from apogee_batch.survey.simulate import SimulatedSurvey
 
-CHANGING = ("ledger", "ledger.tar", "logs", "stages.jsonl")  # these hold times and names of hosts
+CHANGING = ("ledger", "ledger.tar", "logs", "stages.jsonl", "report.html", "figures")  # times, names of hosts
 FILES = ("catalog/catalog.parquet", "catalog/catalog.fits", "rejects.parquet")
 
 

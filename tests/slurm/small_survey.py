@@ -16,7 +16,7 @@ N_STARS = 96
 SHARD_STARS = 16  # six shards: three for each of two workers
 REALIZATIONS = 5
 CATALOG = ("catalog/catalog.parquet", "catalog/catalog.fits", "rejects.parquet")
-CHANGING = ("ledger", "ledger.tar", "logs", "stages.jsonl")  # these hold times and names of hosts
+CHANGING = ("ledger", "ledger.tar", "logs", "stages.jsonl", "report.html", "figures")  # times, names of hosts
 JOB = {"walltime": "00:10:00", "memory": "1GB", "cores": 1, "partition": "debug"}
 GPU_JOB = JOB | {"gres": "gpu:1"}
 
