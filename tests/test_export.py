@@ -224,6 +224,7 @@ def test_fits_headers_are_standard_and_say_all(fits_file: Path) -> None:
                 u.Unit(column.unit, format="fits")
             has_null = column.dtype == "int32" and column.nullable
             assert header.get(f"TNULL{i}") == (FITS_INT_NULL if has_null else None)
+        assert header["RADESYS"] == "ICRS"
         comments = "\n".join(header["COMMENT"])
         assert "Las Campa\\xf1as" in comments
         assert header.comments["CHECKSUM"] == header.comments["DATASUM"] == "of this extension"
@@ -266,6 +267,9 @@ def test_the_votable_header_is_a_valid_votable_without_data(parquet: Path, tmp_p
     parsed = astropy_votable.parse(tmp_path / "header.xml", verify="exception")
     fields = parsed.get_first_table().fields
     assert [field.name for field in fields] == NAMES
+    (frame,) = parsed.resources[0].coordinate_systems
+    assert frame.system == "ICRS"
+    assert [field.name for field in fields if field.ref == frame.ID] == ["ra", "dec"]
     for field, column in zip(fields, catalog_columns(), strict=True):
         assert (field.ucd, field.description) == (column.ucd, column.description)
         assert (field.datatype == "char") is (column.dtype == "string")

@@ -66,6 +66,9 @@ def test_a_votable_gives_values_nulls_units_and_ucds(catalog: pa.Table, tmp_path
     infos = {info.name: info.value for info in parsed.resources[0].infos}
     assert infos["place"] == METADATA["place"]
     assert "LOW_SNR" in infos["flags"]
+    (frame,) = parsed.resources[0].coordinate_systems
+    assert (frame.system, frame.equinox, frame.epoch) == ("ICRS", None, None)
+    assert [field.name for field in table.fields if field.ref == frame.ID] == ["ra", "dec"]
     for field, column in zip(table.fields, catalog_columns(), strict=True):
         assert field.ucd == column.ucd
         if column.unit and column.unit != "dex":
@@ -120,7 +123,7 @@ def test_the_mrt_is_table_4_of_the_paper(catalog: pa.Table, tmp_path: Path) -> N
     assert f"  rows: {len(table)}\n  run_id: 0123abcd\n" in text
 
 
-def test_numbers_are_rounded_as_the_paper_prints_them() -> None:
+def test_numbers_are_rounded_as_the_paper_prints_them_and_errors_less() -> None:
     # the first row that the paper prints
     star = {"apogee_id": "2M00003379+7940362", "ra": 0.140803, "dec": 79.676727, "logg_label": 4.94}
     star |= {"logg": 4.4712, "e_logg": 0.0596, "teff_label": 3307.2, "teff": 3356.7, "e_teff": 28.4}
@@ -131,8 +134,8 @@ def test_numbers_are_rounded_as_the_paper_prints_them() -> None:
     )
     row = table4(stars)[0]
     assert [row["logg-label"], row["logg"], row["e_logg"]] == [4.94, 4.47, 0.06]
-    assert [row["Teff-label"], row["Teff"], row["e_Teff"]] == [3307, 3357, 28]
-    assert [row["Fe/H"], row["e_Fe/H"], row["SNR"]] == [-0.05, 0.01, 137.0]
+    assert [row["Teff-label"], row["Teff"], row["e_Teff"]] == [3307, 3357, 28.4]
+    assert [row["Fe/H"], row["e_Fe/H"], row["SNR"]] == [-0.05, 0.014, 137.0]
     assert [row["Set"], row["Type"]] == ["train", "Mstar"]
     assert row["Fe/H-label"] is np.ma.masked
 
@@ -146,18 +149,34 @@ def test_an_mrt_without_labels_has_blank_columns(catalog: pa.Table, tmp_path: Pa
     assert set(cells(table["logg-label"])) == {None}
 
 
-def test_an_mrt_says_of_no_full_column_that_a_value_may_lack(catalog: pa.Table, tmp_path: Path) -> None:
+def test_an_mrt_says_of_numbers_only_that_one_may_lack(catalog: pa.Table, tmp_path: Path) -> None:
+    assert catalog["data_type"].null_count
     write_mrt(rows_of(catalog), tmp_path / "catalog.mrt", metadata={})
     lines = (tmp_path / "catalog.mrt").read_text().splitlines()
-    told = {
-        label: next(line for line in lines if f" {label} " in line) for label in ("APOGEE", "Teff", "Type")
-    }
-    assert {label: "?" in line for label, line in told.items()} == {
-        "APOGEE": False,
-        "Teff": False,
-        "Type": True,
-    }
+    labels = ("APOGEE", "Teff", "Teff-label", "Set", "Type")
+    told = {label: next(line for line in lines if f" {label} " in line) for label in labels}
+    assert [label for label, line in told.items() if "?" in line] == ["Teff-label"]
     assert "]" in told["Teff"]
+
+
+def test_small_errors_in_an_mrt_are_not_zero(catalog: pa.Table, tmp_path: Path) -> None:
+    errors = {"e_logg": 0.0049, "e_teff": 0.4, "e_fe_h": 0.0012}
+    for name, error in errors.items():
+        i = catalog.schema.get_field_index(name)
+        values = pa.array([error] * len(catalog), pa.float32())
+        catalog = catalog.set_column(i, catalog.schema.field(i), values)
+    write_mrt(rows_of(catalog), tmp_path / "catalog.mrt", metadata={})
+    table = Table.read(tmp_path / "catalog.mrt", format="ascii.mrt")
+    printed = [set(cells(table[label])) for label in ("e_logg", "e_Teff", "e_Fe/H")]
+    assert printed == [{0.005}, {0.4}, {0.001}]
+
+
+def test_an_mrt_says_that_the_scatter_is_not_the_error_to_use(catalog: pa.Table, tmp_path: Path) -> None:
+    write_mrt(rows_of(catalog), tmp_path / "catalog.mrt", metadata=METADATA)
+    text = " ".join((tmp_path / "catalog.mrt").read_text().split())
+    assert text.count("scatter of the realizations, not the error to use (2)") == 3
+    note = text.partition(" Note (2): ")[2].partition(" ---")[0]
+    assert all(f"e_{name}_total" in note for name in ("teff", "logg", "fe_h"))
 
 
 @pytest.mark.parametrize("write", [write_votable, write_csv, write_ecsv, write_mrt])

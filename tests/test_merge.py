@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
 from hypothesis import given, settings
@@ -18,6 +19,7 @@ from apogee_batch.catalog.flags import mark_duplicates
 from apogee_batch.catalog.merge import merge_parts, sky_positions
 from apogee_batch.catalog.parts import build_part, write_part
 from apogee_batch.catalog.rows import Summary, ascii_text, ascii_texts, rows_of
+from apogee_batch.catalog.sky_order import in_sky_order
 from apogee_batch.schema import catalog_flags
 
 NAMES = [f"apogee.s.{i // 3}" + (f".visit{i % 3}" if i < 6 else f".{i}") for i in range(12)]
@@ -124,6 +126,25 @@ def test_the_parquet_file_is_the_same_whatever_the_parts(parts: list[Path], tmp_
     whole = write_parquet(pa.concat_tables(merge_parts(parts).pieces()), tmp_path / "a", metadata={})
     merged = write_parquet(merge_parts(parts), tmp_path / "b", metadata={})
     assert merged.sha256 == whole.sha256
+
+
+def test_parts_that_describe_a_column_in_other_words_give_the_same_files(
+    parts: list[Path], tmp_path: Path
+) -> None:
+    """As those of a run that was begun with an older version, and goes on with this one."""
+    table = pq.read_table(parts[0])
+    for name, text in (("ra", "Right ascension, J2000"), ("dec", "Declination, J2000")):
+        i = table.schema.get_field_index(name)
+        field = table.schema.field(name)
+        table = table.set_column(i, field.with_metadata(field.metadata | {b"description": text}), table[name])
+    pq.write_table(table, tmp_path / "old.parquet")
+    old = [tmp_path / "old.parquet", *parts[1:]]
+    for write in (write_parquet, write_fits):
+        digests = []
+        for paths in (parts, old):
+            with in_sky_order(merge_parts(paths), sky_positions(paths), staging=tmp_path) as rows:
+                digests.append(write(rows, tmp_path / "c", metadata={}).sha256)
+        assert digests[0] == digests[1], write
 
 
 def test_positions_are_read_by_store_row_whatever_the_order_of_the_parts(parts: list[Path]) -> None:

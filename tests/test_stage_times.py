@@ -2,6 +2,9 @@
 
 import json
 import os
+import re
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -88,6 +91,26 @@ def test_torn_and_foreign_lines_are_left_out(tmp_path: Path) -> None:
     for n_bytes in range(len(whole)):
         file.write_bytes(whole[:n_bytes])
         assert len(read_stage_times(tmp_path)) == (n_bytes == len(whole) - 1)  # all but the end of the line
+
+
+@pytest.mark.parametrize("text", ["1e30", "1e12", "-1e9", "NaN", "Infinity"])
+@pytest.mark.parametrize("event", ["begin", "end"])
+def test_impossible_times_are_left_out(tmp_path: Path, event: str, text: str) -> None:
+    view = time_stages(SilentView(), tmp_path)
+    for name in ("infer", "publish"):
+        with stage(view, name, 10, "stars"):
+            pass
+    file = tmp_path / STAGES_FILE
+    lines = file.read_text().splitlines(keepends=True)
+    i = ("begin", "end").index(event)
+    lines[i] = re.sub(r'"time": [0-9.]+', f'"time": {text}', lines[i])
+    assert text in lines[i]
+    file.write_text("".join(lines))
+    times = read_stage_times(tmp_path)
+    told = [(time.stage, time.end_s is not None) for time in times]
+    assert told == [*([("infer", False)] if event == "end" else []), ("publish", True)]
+    json.dumps([asdict(time) for time in times], allow_nan=False)
+    assert all(datetime.fromtimestamp(time.begin_s, UTC).year < 2100 for time in times)
 
 
 @pytest.mark.parametrize("kind", ["full", "folder", "fifo", "link"])

@@ -125,9 +125,9 @@ def test_stilts_takes_no_line_of_an_mrts_head_for_a_star(catalog: pa.Table, tmp_
     rows = table_of(path, "mrt")
     assert [row["APOGEE"] or None for row in rows] == [star["apogee_id"] for star in stars]
     assert [int(row["Teff"]) for row in rows] == [round(star["teff"]) for star in stars]
-    for name, label in (("logg_label", "logg-label"), ("e_fe_h", "e_Fe/H")):
+    for name, label, decimals in (("logg_label", "logg-label", 2), ("e_fe_h", "e_Fe/H", 3)):
         found = [float(row[label]) if row[label] else None for row in rows]
-        expected = [None if star[name] is None else round(star[name], 2) for star in stars]
+        expected = [None if star[name] is None else round(star[name], decimals) for star in stars]
         assert found == expected, name
     printed = {"payne": "Payne", "mstar": "Mstar", "yso": "YSO", None: ""}
     assert [row["Type"] for row in rows] == [printed[star["data_type"]] for star in stars]

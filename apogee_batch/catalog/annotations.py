@@ -16,6 +16,9 @@ from apogee_batch.schema import Column, catalog_flags, catalog_version
 VOTABLE_NAMESPACE = "http://www.ivoa.net/xml/VOTable/v1.3"
 VOPARQUET_VERSION = "1.0"
 TITLE = "Stellar labels from APOGEE spectra"
+FRAME = "ICRS"  # of the positions: most are those of 2MASS; the survey itself says J2000
+_POSITION = ("ra", "dec")
+_FRAME_ID = "sky"  # by which columns of a VOTable name their frame
 _VOTABLE_TYPES = {"int32": "int", "int64": "long", "float32": "float", "float64": "double"}
 _COMMENT_WIDTH = 70  # of astropy's comments: one character of a card's 72 marks that a line goes on
 
@@ -98,10 +101,12 @@ def _described_columns(columns: Sequence[Column], widths: Mapping[str, int]) -> 
 def votable_header(columns: Sequence[Column], widths: Mapping[str, int], n_rows: int) -> str:
     """Return the VOTable, without its data, that a VOParquet file carries.
 
-    VOTable 1.3 takes the units of the CDS, which can say `dex`: [cm.s-2] is log10 of cm/s2.
+    VOTable 1.3 takes the units of the CDS, which can say `dex`: [cm.s-2] is log10 of cm/s2. The frame of the
+    positions has no epoch, since they are of several years.
     """
     votable = ET.Element("VOTABLE", {"version": "1.3", "xmlns": VOTABLE_NAMESPACE})
     resource = ET.SubElement(votable, "RESOURCE", {"type": "results"})
+    ET.SubElement(resource, "COOSYS", {"ID": _FRAME_ID, "system": FRAME})
     table = ET.SubElement(resource, "TABLE", {"name": "catalog", "nrows": str(n_rows)})
     ET.SubElement(table, "DESCRIPTION").text = TITLE
     for column in columns:
@@ -112,6 +117,8 @@ def votable_header(columns: Sequence[Column], widths: Mapping[str, int], n_rows:
             attributes["datatype"] = _VOTABLE_TYPES[column.dtype]
         if column.unit:
             attributes["unit"] = _cds_unit(column)
+        if column.name in _POSITION:
+            attributes["ref"] = _FRAME_ID
         field = ET.SubElement(table, "FIELD", attributes)
         ET.SubElement(field, "DESCRIPTION").text = column.description
     return ET.tostring(votable, encoding="unicode", xml_declaration=False)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from astropy.io import fits
 
 from apogee_batch.catalog.annotations import (
+    FRAME,
     TITLE,
     VOPARQUET_VERSION,
     file_metadata,
@@ -106,6 +107,7 @@ def _fits_headers(rows: CatalogRows, metadata: Mapping[str, str]) -> tuple[Any, 
         header[f"TUCD{i}"] = column.ucd
         header[f"TCOMM{i}"] = column.description + unit
     header["LONGSTRN"] = ("OGIP 1.0", "texts may go on in CONTINUE cards")  # fitsverify wants to be told
+    header["RADESYS"] = (FRAME, "frame of ra and dec")
     header["CATVERS"] = (catalog_version(), "version of the catalogue's columns")
     for name, text in file_metadata(metadata).items():
         header.add_comment(f"{name}: {ascii_text(text)}")

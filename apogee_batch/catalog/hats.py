@@ -71,7 +71,8 @@ def refuse_without_hats_import() -> None:
     """Raise UsageError if hats-import is not installed, with the command that installs it."""
     if find_spec("hats_import") is None:
         raise UsageError(
-            "--format hats needs hats-import, which is not installed; give: pip install 'apogee-batch[hats]'"
+            "--format hats needs hats-import, which is not installed; give, in the clone of apogee-batch: "
+            "pip install -c constraints.txt '.[hats]'"
         )
 
 

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from astropy.table import Column, MaskedColumn, Table
 
-from apogee_batch.catalog.annotations import TITLE
+from apogee_batch.catalog.annotations import FRAME, TITLE
 from apogee_batch.catalog.facts import ROW_COUNT
 from apogee_batch.catalog.rows import CatalogRows, ascii_text
 from apogee_batch.files import FileDigest, write_text
@@ -22,7 +23,13 @@ TYPE_WORDS = {"mstar": "Mstar", "yso": "YSO", "payne": "Payne"}  # as the paper 
 _WIDTH = 80  # of a line
 _RULE = "=" * _WIDTH
 _NOTE_RULE = "-" * _WIDTH
-_NOTE = "(1)"  # what a column says that a note explains
+_NOTE, _NOTE_ON_ERRORS = "(1)", "(2)"  # what a column says that a note explains
+_SCATTER = f"scatter of the realizations, not the error to use {_NOTE_ON_ERRORS}"
+_ON_ERRORS = (
+    "How far the network's answer moves with the noise of the spectrum. Errors of the labels and of the "
+    "method are not in it; the scatter between predictions and labels is several times larger. The errors to "
+    "use are e_logg_total, e_teff_total and e_fe_h_total of the catalogue, where the model has a calibration."
+)
 
 
 @dataclass(frozen=True)
@@ -37,17 +44,17 @@ class _Printed:
 
 
 _NUMBERS = (
-    _Printed("RAdeg", "ra", 6, "deg", "Right ascension, J2000"),
-    _Printed("DEdeg", "dec", 6, "deg", "Declination, J2000"),
+    _Printed("RAdeg", "ra", 6, "deg", f"Right ascension, {FRAME}"),
+    _Printed("DEdeg", "dec", 6, "deg", f"Declination, {FRAME}"),
     _Printed("logg-label", "logg_label", 2, "dex(cm/s2)", "Surface gravity, label"),
     _Printed("logg", "logg", 2, "dex(cm/s2)", "Surface gravity, prediction"),
-    _Printed("e_logg", "e_logg", 2, "dex(1)", "Uncertainty of logg: scatter of the realizations"),
+    _Printed("e_logg", "e_logg", 3, "dex(1)", f"Uncertainty of logg: {_SCATTER}"),
     _Printed("Teff-label", "teff_label", 0, "K", "Effective temperature, label"),
     _Printed("Teff", "teff", 0, "K", "Effective temperature, prediction"),
-    _Printed("e_Teff", "e_teff", 0, "K", "Uncertainty of Teff: scatter of the realizations"),
+    _Printed("e_Teff", "e_teff", 1, "K", f"Uncertainty of Teff: {_SCATTER}"),
     _Printed("Fe/H-label", "fe_h_label", 2, "dex(1)", "Iron abundance, label"),
     _Printed("Fe/H", "fe_h", 2, "dex(1)", "Iron abundance, prediction"),
-    _Printed("e_Fe/H", "e_fe_h", 2, "dex(1)", "Uncertainty of Fe/H: scatter of the realizations"),
+    _Printed("e_Fe/H", "e_fe_h", 3, "dex(1)", f"Uncertainty of Fe/H: {_SCATTER}"),
     _Printed("SNR", "snr", 1, "", "Signal-to-noise ratio per pixel"),
 )
 _NEEDED = ("apogee_id", *(column.name for column in _NUMBERS), "data_set", "data_type")
@@ -56,9 +63,10 @@ _NEEDED = ("apogee_id", *(column.name for column in _NUMBERS), "data_set", "data
 def write_mrt(
     rows: CatalogRows, path: Path, *, metadata: Mapping[str, str], staging: Path | None = None
 ) -> FileDigest:
-    """Write Table 4 of the paper: its columns and decimals, without stars above 6700 K.
+    """Write Table 4 of the paper: its columns, without stars above 6700 K.
 
-    Stars without a prediction are left out as well. A missing value is blank.
+    Labels and predictions have its decimals, the uncertainties one more, since many would be zero. Stars
+    without a prediction are left out as well. A missing value is blank.
 
     Parameters
     ----------
@@ -116,9 +124,10 @@ def _numbers(values: pa.ChunkedArray, column: _Printed) -> Any:
     printed = [f"{number:.{column.decimals}f}" for number in ends]
     width = max(map(len, printed))
     kind = "d" if column.decimals == 0 else f".{column.decimals}f"
-    return _column(
+    # the writer says of each masked column that it may lack a number
+    make = partial(MaskedColumn, mask=is_missing) if is_missing.any() else Column
+    return make(
         numbers.astype(np.int64) if column.decimals == 0 else numbers,
-        is_missing,
         unit=column.unit or None,
         description=column.description,
         format=f"%{width}{kind}",
@@ -128,13 +137,8 @@ def _numbers(values: pa.ChunkedArray, column: _Printed) -> Any:
 def _texts(values: pa.ChunkedArray, words: Mapping[str, str], description: str) -> Any:
     """Return a text column in ASCII, blank where null."""
     texts = [words.get(text, ascii_text(text)) if text else "" for text in values.to_pylist()]
-    is_missing = np.asarray([not text for text in texts], dtype=bool)
-    return _column(texts, is_missing, description=description, dtype=str)
-
-
-def _column(values: Any, is_missing: Any, **said: Any) -> Any:
-    """Return a column, masked only if it lacks a value: the writer says of each masked one that it may."""
-    return MaskedColumn(values, mask=is_missing, **said) if is_missing.any() else Column(values, **said)
+    # not masked, or it would have the sign of a number that may lack
+    return Column(texts, description=description, dtype=str)
 
 
 def _with_title_and_note(text: str, notes: Mapping[str, str]) -> str:
@@ -154,5 +158,6 @@ def _with_title_and_note(text: str, notes: Mapping[str, str]) -> str:
     for name, value in notes.items():
         said = f"{name}: {ascii_text(value)}"
         note.append(fill(said, _WIDTH, initial_indent=2 * " ", subsequent_indent=4 * " "))
+    note.append(fill(f"Note {_NOTE_ON_ERRORS}: {_ON_ERRORS}", _WIDTH, subsequent_indent=2 * " "))
     lines = "\n".join(note)
     return f"{title}{rule}{before}{_NOTE_RULE}\n{lines}\n{_NOTE_RULE}\n{after}"

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from apogee_batch.errors import UsageError
+from apogee_batch.errors import IntegrityError, UsageError
+from apogee_batch.files import read_sealed_json
 from apogee_batch.network.metrics import METRICS_FILE, read_metrics
 from apogee_batch.run import run_state
 from apogee_batch.run.catalog_run import MODEL_FOLDER
@@ -54,13 +55,21 @@ class Onlooker:
         self._place = find(folder, plan)
 
     def look(self) -> RunState:
-        """Return how far it is now."""
+        """Return how far it is now.
+
+        Raises
+        ------
+        IntegrityError
+            If the manifest of a run is damaged, and nobody is at work who would write it anew.
+        """
         place, now_s = self._place, run_state.now()
         commits, times = place.ledger.read(), read_stage_times(place.folder)
         driver, log = run_state.read_driver(place.lock), run_state.read_log_end(place.logs)
         done = sum(commit.n_inputs for commit in commits)
         is_over = self._is_over()
         state, why = run_state.judge_state(driver, log, commits, is_finished=is_over)
+        if state in ("stopped", "waiting"):
+            self._refuse_damage()
         stage = "" if state == "finished" else self._stage(len(commits), times)
         rate, left_s = (None, None)
         if stage in ("infer", "ingest") and state in ("running", "waiting"):
@@ -91,8 +100,13 @@ class Onlooker:
     def _is_over(self) -> bool:
         folder = self._place.folder
         if self._place.kind == "run":
-            return (folder / MANIFEST_FILE).is_file()
+            return _reads_well(folder / MANIFEST_FILE)
         return is_finished(folder) if self._place.kind == "ingest" else is_trained(folder)
+
+    def _refuse_damage(self) -> None:
+        manifest = self._place.folder / MANIFEST_FILE
+        if self._place.kind == "run" and manifest.is_file() and not _reads_well(manifest):
+            raise IntegrityError(f"{manifest}: is damaged; give the run-catalog command again")
 
     def _stage(self, n_done: int, times: list[StageTime]) -> str:
         """Return the stage that something unfinished is in."""
@@ -149,6 +163,15 @@ class Onlooker:
                 row.done = seen.total if row.total is None else row.total
                 row.total = row.done
         return row
+
+
+def _reads_well(manifest: Path) -> bool:
+    """Tell whether there is a manifest, and it is what was written."""
+    try:
+        read_sealed_json(manifest)
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
 
 
 def _place_of_run(folder: Path, plan: dict[str, Any]) -> Place:

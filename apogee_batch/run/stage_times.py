@@ -16,6 +16,7 @@ from pathlib import Path
 from apogee_batch.run.progress import Facts, ProgressView, show_facts
 
 STAGES_FILE = "stages.jsonl"
+LATEST_S = 1e11  # the year 5138; from the year 10000 on there are no dates
 MAX_BYTES = 2**24  # what is longer was not written here
 APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
@@ -55,7 +56,7 @@ class StageTime:
 def read_stage_times(folder: Path) -> list[StageTime]:
     """Read when the stages of a run, a model or an ingest began and ended, in the order of their beginnings.
 
-    Lines that are torn or not of this program are left out; a missing file has none.
+    Lines that are torn, not of this program or of no possible time are left out; a missing file has none.
     """
     times: list[StageTime] = []
     going: dict[tuple[str, str, int], int] = {}  # stage, host and pid -> its place in the list
@@ -102,7 +103,8 @@ def _parse(line: bytes) -> tuple[str, int, StageTime] | None:
         event, pid = said["event"], int(said["pid"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
-    return (event, pid, time_) if event in ("begin", "end") else None
+    is_ours = event in ("begin", "end") and 0 <= time_.begin_s <= LATEST_S  # NaN is not
+    return (event, pid, time_) if is_ours else None
 
 
 def _note(folder: Path, event: str, stage: str, *, done: int, total: int | None, unit: str) -> None:
