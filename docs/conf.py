@@ -63,6 +63,7 @@ html_static_path = ["_static"]
 html_css_files = ["apogee-batch.css"]
 html_show_sourcelink = False
 html_copy_source = False
+html_sidebars = {page: [] for page in ("index", "install", "tutorial")}  # no section, so no list of its pages
 html_theme_options = {
     "logo": {"text": "apogee-batch"},
     "navbar_align": "left",
