@@ -3,7 +3,6 @@
 import io
 import json
 import logging
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, get_args
 
 import pytest
 import typer
+from rich.console import Console
 
 from apogee_batch import cli
 from apogee_batch.cli_options import CHOICES
@@ -196,11 +196,15 @@ def test_what_other_packages_warn_of_are_events_too(capsys: pytest.CaptureFixtur
     assert [event["text"] for event in events(told.out)] == ["DeprecationWarning: too old", "disk is slow"]
 
 
-@pytest.mark.parametrize("option", ["", "--log-json", "--quiet"])
-def test_a_command_whose_output_is_closed_ends_as_otherwise(labelled_store: Path, option: str) -> None:
-    line = f"'{sys.executable}' -m apogee_batch status '{labelled_store}' {option} >&-"
-    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+@pytest.mark.parametrize("how", [Manner(), Manner(is_json=True), Manner(is_quiet=True)])
+def test_a_command_whose_output_is_closed_ends_as_otherwise(
+    how: Manner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)  # as after >&- and 2>&-
+    with speaking(how), progress_view(Console(file=io.StringIO())) as view:
+        view.say("WARNING: a disk is slow")
+        write_results(["a line", ResultLine("a catalogue", path="run1")])
 
 
 @pytest.mark.parametrize("is_json", [True, False])
