@@ -50,7 +50,7 @@ def test_both_pictures_are_drawn_for_any_number_of_stars(tmp_path: Path, n_stars
         assert is_png(path)
         height, width, _ = imread(path).shape
         assert 1200 <= width <= 2000
-        assert 600 <= height <= 1000
+        assert 600 <= height <= 1600
 
 
 def test_a_catalogue_without_labels_is_drawn(tmp_path: Path) -> None:
@@ -157,3 +157,36 @@ def test_the_pictures_leave_pyplot_alone(tmp_path: Path) -> None:
     before = dict(mpl.rcParams)
     kiel_diagram(make_catalog(10), tmp_path / "kiel.png")
     assert dict(mpl.rcParams) == before
+
+
+def test_each_type_has_its_number_bias_and_scatter_on_common_axes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[mpl.figure.Figure] = []
+    monkeypatch.setattr(mpl.figure.Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    catalog = make_catalog(900)
+    label_comparison(catalog, tmp_path / "labels.png")
+    panels = np.array(drawn[0].axes).reshape(4, 3)
+    table = catalog.to_pandas().query("data_set == 'test' and teff == teff")
+    for column, (name, shown) in enumerate((("teff", ".0f"), ("logg", ".3f"), ("fe_h", ".3f"))):
+        assert len({panel.get_ylim() for panel in panels[1:, column]}) == 1
+        assert len({panel.get_xlim() for panel in panels[:, column]}) == 1
+        for panel, data_type in zip(panels[1:, column], DATA_TYPES, strict=True):
+            chosen = table[table["data_type"] == data_type]
+            difference = chosen[name].astype(float) - chosen[f"{name}_label"].astype(float)
+            bias = difference.median()
+            scatter = 1.4826 * (difference - bias).abs().median()
+            title = panel.get_title(loc="left")
+            assert title.startswith(f"n {len(chosen)}   bias {bias:+{shown}} ")
+            assert title.endswith(f"scatter {scatter:{shown}}")
+
+
+def test_a_type_without_test_stars_has_an_empty_panel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[mpl.figure.Figure] = []
+    monkeypatch.setattr(mpl.figure.Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    catalog = make_catalog(90)
+    only_payne = catalog.filter(np.array(catalog["data_type"].to_pylist()) == "payne")
+    label_comparison(only_payne, tmp_path / "labels.png")
+    assert [axes.get_title(loc="left")[:4] for axes in drawn[0].axes[6:]] == ["n 0"] * 6

@@ -100,6 +100,13 @@ def test_a_table_whose_rows_do_not_fit_is_refused() -> None:
         PageTable("x", ("a", "b"), (("1",),))
 
 
+def test_columns_without_an_entry_are_left_out() -> None:
+    table = PageTable("x", ("a", "b", "c"), (("1", "", "2"), ("", "", "3")), n_texts=2)
+    assert table.without_empty_columns() == PageTable("x", ("a", "c"), (("1", "2"), ("", "3")), n_texts=1)
+    empty = PageTable("x", ("a",), ())
+    assert empty.without_empty_columns() is empty
+
+
 def test_a_picture_is_a_png_and_a_pdf_without_a_date(tmp_path: Path) -> None:
     for name in ("one", "two"):
         draw(tmp_path / f"{name}.png")

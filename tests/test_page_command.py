@@ -1,6 +1,7 @@
 """The command report: the page of a real run, and of runs in which something is missing."""
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,8 +26,8 @@ from apogee_batch.run.report import PAGE_FILE, write_report
 from apogee_batch.schema import LABEL_NAMES
 
 LARGEST = 3_000_000  # bytes of a page
-ANCHORS = ["run", "kiel", "labels", "agreement", "sigmas", "pulls", "sky", "flags", "strangest", "training"]
-ANCHORS += ["timing"]
+ANCHORS = ["glance", "kiel", "labels", "agreement", "sigmas", "pulls", "sky", "flags", "strangest"]
+ANCHORS += ["training", "timing", "made"]
 
 
 @pytest.fixture
@@ -106,6 +107,11 @@ def test_the_page_of_a_whole_run_has_every_section_and_picture(
     manifest = read_json(finished_run / "manifest.json")
     assert manifest["run_id"] in words
     assert "Table 2. Normalised MSE" in words
+    assert words.count("These spectra are simulated") == 2  # at the top, and beside the paper's numbers
+    assert len(page.named("h1")) == 1
+    assert re.search(rf"Run {manifest['run_id']} of .* store s\.zarr, published \d{{4}}-\d\d-\d\d", words)
+    assert f"Catalogue of {manifest['stars']} simulated stars" in words
+    assert "differs most at" in words or "no interval differs" in words
     assert "183.7" in words  # the paper's rms of Teff of the full test set
     shown = {"kiel", "labels", "sigmas", "pulls", "sky", "training", "timing", "strangest"}
     missing = {p for p in shown if p not in names_of_pictures(run)}
@@ -164,10 +170,10 @@ def test_without_labels_the_page_says_so(run: Path) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_without_calibration_the_page_says_so(run: Path) -> None:
+def test_without_calibration_the_page_says_so(run: Path, labelled_store: Path) -> None:
     none = [None] * pq.read_metadata(run / CATALOG_FILE).num_rows
     change(run, strangeness=none, **{f"e_{name}_total": none for name in LABEL_NAMES})
-    _, words = page_of(run)
+    _, words = page_of(run, store=labelled_store)
     assert words.count("No star has a calibrated error") == 2
     assert "No star has a strangeness" in words
 
@@ -270,3 +276,33 @@ def test_the_head_names_what_the_run_was_made_with(run: Path) -> None:
     assert f"Realizations {plan['realizations']}" in words
     assert f"torch {plan['software']['torch']}" in words
     assert "Estimating the labels" in words
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_stars_of_other_fields_are_not_called_simulated(run: Path) -> None:
+    n_stars = pq.read_metadata(run / CATALOG_FILE).num_rows
+    change(run, field=["M67"] * n_stars)
+    _, words = page_of(run)
+    assert "simulated star" not in words
+    assert "These spectra are simulated" not in words
+    assert "Numbers of simulated spectra or of labels of another kind cannot be compared" in words
+    assert f"Catalogue of {n_stars} stars" in words
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_without_times_of_the_stages_the_ledger_tells_the_date(run: Path) -> None:
+    (run / "stages.jsonl").unlink()
+    _, words = page_of(run)
+    assert re.search(r"computed until \d{4}-\d\d-\d\d", words)
+    assert "began (UTC)" not in words.split("Time by stage")[1]  # a column without an entry
+    shutil.rmtree(run / "ledger")
+    assert "computed until" not in page_of(run)[1]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_is_wanted_first_stands_first(run: Path) -> None:
+    _, words = page_of(run)
+    assert words.index("rms Teff, test set") < words.index("Means of the realizations")
+    assert words.index("Means of the realizations") < words.index("SHA-256 of the store")
+    assert "Limit of the errors 5 times their median" in words
+    assert re.search(r"rms \[Fe/H\], test set \d\.\d{3} dex", words)

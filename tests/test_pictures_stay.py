@@ -15,12 +15,16 @@ import pytest
 from matplotlib.axes import Axes
 from PIL import Image, ImageFilter
 from test_figures import make_catalog
-from test_page_figures import epoch, sigmas_of, span
+from test_neighbours import REFERENCE, WAVELENGTH, spectrum
+from test_page_figures import epoch, sigmas_of, sky_of, span
 
-from apogee_batch.report import canvas, figures
+from apogee_batch.report import canvas, label_figure
 from apogee_batch.report.figures import kiel_diagram, label_comparison
 from apogee_batch.report.isochrone_lines import IsochroneLine
+from apogee_batch.report.page_figures_pulls import draw_pulls
 from apogee_batch.report.page_figures_sigma import draw_sigmas
+from apogee_batch.report.page_figures_sky import draw_sky
+from apogee_batch.report.page_figures_spectra import NamedSpectrum, draw_spectra
 from apogee_batch.report.page_figures_timing import draw_timing
 from apogee_batch.report.page_figures_training import draw_losses
 
@@ -50,12 +54,37 @@ def timing(path: Path) -> None:
     draw_timing([span(11.0 * (i // 2), host=f"node{i % 2}", n_stars=20 + 5 * i) for i in range(8)], path)
 
 
+def pulls(path: Path) -> None:
+    from labelled_catalogs import make_catalog as make_labelled
+    from labelled_catalogs import validate_catalog
+
+    draw_pulls(validate_catalog(make_labelled(600)), path)
+
+
+def sky(path: Path) -> None:
+    places = np.arange(300)
+    draw_sky(sky_of(list(places * 1.2), list(60 * np.sin(places / 20.0))), path)
+
+
+def strangest(path: Path) -> None:
+    marked = ((15_600.0, 15_660.0),)
+    shown = []
+    for seed in (3, 4):
+        flux, err = spectrum(seed)
+        flux[(WAVELENGTH > 15_600) & (WAVELENGTH < 15_660)] *= 0.8
+        shown.append(NamedSpectrum(f"star {seed}", flux, err, REFERENCE, marked))
+    draw_spectra(WAVELENGTH, [*shown, NamedSpectrum("alone", *spectrum(5))], path)
+
+
 PICTURES: dict[str, Callable[[Path], object]] = {
     "kiel": kiel,
     "labels": lambda path: label_comparison(make_catalog(400), path),
     "sigmas": sigmas,
     "losses": losses,
     "timing": timing,
+    "pulls": pulls,
+    "sky": sky,
+    "strangest": strangest,
 }
 
 
@@ -111,14 +140,25 @@ def test_an_axis_the_wrong_way_round_is_seen(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_panel_without_its_residuals_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = figures._draw_comparison
+    real = label_figure._draw_residuals
 
-    def draw(above: Axes, below: Axes, *others: Any) -> None:
-        real(above, below, *others)
-        below.set_visible(False)
+    def draw(panels: list[Axes], *others: Any) -> None:
+        real(panels, *others)
+        panels[0].set_visible(False)
 
-    monkeypatch.setattr(figures, "_draw_comparison", draw)
+    monkeypatch.setattr(label_figure, "_draw_residuals", draw)
     assert difference("labels", tmp_path) > 1.5 * LARGEST_RMS
+
+
+def test_a_sky_the_wrong_way_round_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scatter = Axes.scatter
+    monkeypatch.setattr(Axes, "scatter", lambda axes, x, y, **others: scatter(axes, -x, y, **others))
+    assert difference("sky", tmp_path) > LARGEST_RMS
+
+
+def test_spectra_without_what_is_expected_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "REFERENCE", None)
+    assert difference("strangest", tmp_path) > LARGEST_RMS
 
 
 def test_other_colours_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ PALEST = 0.35  # of a type's own colour in white: what a cell with one star has
 TYPE_MARKERS = {"payne": "o", "mstar": "^", "yso": "D"}
 TYPE_NAMES = {"payne": "Payne stars", "mstar": "M dwarfs", "yso": "YSOs"}
 AXIS_TITLES = {
-    "logg": r"log $g$  (dex, cm s$^{-2}$)",
+    "logg": r"log $g$  (cgs)",
     "teff": r"$T_{\rm eff}$  (K)",
     "fe_h": "[Fe/H]  (dex)",
 }

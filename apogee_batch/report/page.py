@@ -45,6 +45,16 @@ class PageTable:
         if len(widths) > 1:
             raise ValueError(f"rows of the table {self.caption!r} have {sorted(widths)} cells")
 
+    def without_empty_columns(self) -> "PageTable":
+        """Return the table without columns that have no entry in any row; without rows, as it is."""
+        n_columns = len(self.rows[0]) if self.rows else 0
+        kept = [i for i in range(n_columns) if any(row[i] for row in self.rows)]
+        if len(kept) == n_columns:
+            return self
+        header = tuple(self.header[i] for i in kept) if self.header else ()
+        rows = tuple(tuple(row[i] for i in kept) for row in self.rows)
+        return PageTable(self.caption, header, rows, sum(i < self.n_texts for i in kept))
+
 
 @dataclass(frozen=True)
 class Section:
@@ -75,13 +85,15 @@ class Section:
     glance: tuple[tuple[str, str], ...] = ()
 
 
-def render_page(title: str, sections: Sequence[Section], *, made_of: str = "") -> str:
+def render_page(title: str, sections: Sequence[Section], *, subtitle: str = "", made_of: str = "") -> str:
     """Return the page as HTML; the pictures are read and become part of it.
 
     Parameters
     ----------
     title : str
     sections : sequence of Section
+    subtitle : str
+        Below the title.
     made_of : str
         SHA-256 of what the page was made of, by which it is known again.
 
@@ -99,7 +111,8 @@ def render_page(title: str, sections: Sequence[Section], *, made_of: str = "") -
     )
     environment.globals |= {"embed": _embed, "width_of": _width_of}
     source = resources.files(PACKAGE).joinpath(TEMPLATE).read_text(encoding="utf-8")
-    return environment.from_string(source).render(title=title, sections=list(sections), made_of=made_of)
+    told = {"title": title, "subtitle": subtitle, "made_of": made_of}
+    return environment.from_string(source).render(sections=list(sections), **told)
 
 
 def _embed(picture: Picture) -> str:

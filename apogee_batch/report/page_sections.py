@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from apogee_batch.report.page import PageTable, Section
 from apogee_batch.report.page_figures import Picture
 from apogee_batch.report.page_figures_timing import Span, WorkerLane, find_lanes
-from apogee_batch.report.page_strangest import FlagCounts, StrangeStar, StrangestStars
+from apogee_batch.report.page_strangest import DUPLICATE, FlagCounts
 from apogee_batch.report.tables import (
     ALL_TYPES,
     LABEL_DECIMALS,
@@ -30,17 +30,17 @@ NO_TOTAL = (
     "for the next run."
 )
 NO_LEDGER = "The folder of the run has no entries of its ledger any more: nothing is known of its workers."
-NO_STRANGENESS = (
-    "No star has a strangeness: the model has no calibration. 'apogee-batch model calibrate' makes one."
-)
 UNNAMED_WORKERS = (
     "The ledger of this run is of before workers were named in it: shards of a host that were under way at "
     "the same time are put one below the other, as the work of so many workers."
 )
+SIMULATED = (
+    "These spectra are simulated: all lie in the fields of 'apogee-batch simulate', and none of the stars is "
+    "real. How well their labels are found says little of real spectra."
+)
 MOST_LANES = 24  # rows of the table of workers; the picture has all
 
-
-GLANCE_LABELS = ("teff", "logg", "fe_h")
+GLANCE_DECIMALS = {"teff": 1, "logg": 3, "fe_h": 3}
 STAGES_HEADER = ("stage", "done", "time", "began (UTC)", "host")
 
 
@@ -71,27 +71,32 @@ def glance_at(found: Validation, counts: FlagCounts, n_rejects: int) -> tuple[tu
     test = found.get(ALL_TYPES, "test")
     numbers = [("stars in the catalogue", f"{found.n_catalog:,}"), ("rejected inputs", f"{n_rejects:,}")]
     if found.n_catalog:
-        numbers.append(("stars without a flag", f"{100 * counts.n_clean / found.n_catalog:.1f} %"))
-    for name in GLANCE_LABELS if test.n_stars else ():
+        n_clean = f"{100 * counts.n_clean_but_duplicate / found.n_catalog:.1f} %"
+        numbers.append((f"no flag, or only {DUPLICATE}", n_clean))
+    for name, decimals in GLANCE_DECIMALS.items() if test.n_stars else ():
         label, unit = LABEL_TITLES[name].removesuffix(")").split(" (")
-        rms = show(test.measures[name].residuals.rms, LABEL_DECIMALS[name], NOTHING)
+        rms = show(test.measures[name].residuals.rms, decimals, NOTHING)
         numbers.append((f"rms {label}, test set", f"{rms} {unit}"))
     return tuple(numbers)
 
 
-def head_section(head: Head, glance: tuple[tuple[str, str], ...] = ()) -> Section:
-    """Return the section of the run itself."""
+def glance_section(glance: tuple[tuple[str, str], ...], *, are_simulated: bool) -> Section:
+    """Return the section of the numbers that are wanted first."""
+    return Section("glance", "At a glance", (SIMULATED,) if are_simulated else (), glance=glance)
+
+
+def made_section(head: Head) -> Section:
+    """Return the section of how the run was made."""
     rejects = tuple((reason, f"{n:,}") for reason, n in head.rejects.items())
-    tables = [PageTable("Run", (), tuple(head.facts), n_texts=2)]
-    if rejects:
-        tables.append(PageTable("Rejected inputs", ("reason", "inputs"), rejects))
-    tables += [
-        PageTable("Time by stage", STAGES_HEADER, tuple(head.stages), n_texts=2),
+    tables = (
+        PageTable("Run", (), tuple(head.facts), n_texts=2),
         PageTable("Software", (), tuple(head.versions.items()), n_texts=2),
-    ]
+        PageTable("Rejected inputs", ("reason", "inputs"), rejects),
+        PageTable("Time by stage", STAGES_HEADER, tuple(head.stages), n_texts=2).without_empty_columns(),
+    )
     text = () if rejects else ("No input was rejected.",)
     shown = tuple(table for table in tables if table.rows)
-    return Section("run", "The run", text=text, tables=shown, glance=glance)
+    return Section("made", "How it was made", text=text, tables=shown)
 
 
 def kiel_section(picture: Picture | None) -> Section:
@@ -109,21 +114,27 @@ def labels_section(picture: Picture | None, found: Validation) -> Section:
     missing = () if found.n_labelled else (NO_LABELS,)
     if found.n_labelled and picture is None:
         missing = ("No star of the test set has all labels and all predictions.",)
-    text = ("Stars of the test set, which the training has not seen. Below: prediction minus label.",)
+    text = (
+        "Stars of the test set, which the training has not seen. Below: prediction minus label of each type "
+        "by itself, with its bias (median) and its robust scatter (1.4826 times the median absolute "
+        "deviation from the bias).",
+    )
     return Section("labels", "Labels and predictions", missing, _given(picture), text if picture else ())
 
 
-def agreement_section(results: Results) -> Section:
+def agreement_section(results: Results, *, are_simulated: bool) -> Section:
     """Return Tables 2 and 3 beside the paper's."""
     n_labelled = sum(group.n_stars for group in results.agreements)
     if not n_labelled:
         return Section("agreement", "Tables 2 and 3", (NO_LABELS,))
     text = (
         "paper: Olney et al. 2020, AJ 159, 182, for spectra and labels of SDSS DR14; it gives no row for the "
-        "Payne stars alone. Other labels make other numbers: they stand here for orientation.",
+        "Payne stars alone. Numbers of simulated spectra or of labels of another kind cannot be compared "
+        "with the paper's; they stand here for the order of size.",
     )
     tables = (_mse_table(results), _rms_table(results))
-    return Section("agreement", "Tables 2 and 3", text=text, tables=tables)
+    missing = (SIMULATED,) if are_simulated else ()
+    return Section("agreement", "Tables 2 and 3", missing, text=text, tables=tables)
 
 
 def _mse_table(results: Results) -> PageTable:
@@ -220,41 +231,6 @@ def _with_text_last(table: PageTable) -> PageTable:
     return PageTable(table.caption, order(table.header), tuple(map(order, table.rows)), n_texts=2)
 
 
-def strangest_section(stars: StrangestStars, picture: Picture | None, *, threshold: float | None) -> Section:
-    """Return the section of the strangest stars; `threshold` is that of the model, if it is known."""
-    if not stars.n_known:
-        return Section("strangest", "The strangest spectra", (NO_STRANGENESS,))
-    limit = "" if threshold is None else f" The flag is set above {threshold:.3g}."
-    text: tuple[str, ...] = (
-        "Strangeness: how unlike those of the training set a spectrum is to the network. Look at these "
-        f"before you trust their labels.{limit}",
-    )
-    if picture is None:
-        text = (*text, "Their spectra are shown if the report is made with --store STORE.")
-    told = ("spectrum", "flags", "strangeness", "SNR", "bad pixels")
-    header = (*told, *(LABEL_TITLES[name] for name in GLANCE_LABELS))
-    rows = tuple(_strange_row(star) for star in stars.stars())
-    table = PageTable("Highest strangeness", header, rows, n_texts=2)
-    return Section("strangest", "The strangest spectra", (), _given(picture), text, (table,))
-
-
-def _strange_row(star: StrangeStar) -> tuple[str, ...]:
-    values = star.values
-    names = (values["apogee_id"], values["apstar_id"])
-    return (
-        names[1] if names[0] in names[1] else " ".join(names),
-        ", ".join(star.flag_names),
-        show(values["strangeness"], 2, NOTHING),
-        show(values["snr"], 1, NOTHING),
-        f"{values['n_bad_pixels']:,}",
-        *(_with_sigma(values[n], values[f"e_{n}"], 0 if n == "teff" else 3) for n in GLANCE_LABELS),
-    )
-
-
-def _with_sigma(value: float | None, sigma: float | None, decimals: int) -> str:
-    return f"{show(value, decimals, NOTHING)} ± {show(sigma, decimals, NOTHING)}"
-
-
 def timing_section(spans: Sequence[Span], picture: Picture | None) -> Section:
     """Return the section of the workers."""
     if not spans:
@@ -275,7 +251,7 @@ def timing_section(spans: Sequence[Span], picture: Picture | None) -> Section:
         "stars/s",
         "slowest shard (s)",
     )
-    table = PageTable("Workers", header, tuple(map(_lane_row, lanes)), n_texts=2)
+    table = PageTable("Workers", header, tuple(map(_lane_row, lanes)), n_texts=2).without_empty_columns()
     return Section("timing", "Workers", (), _given(picture), text, (table,))
 
 

@@ -5,33 +5,45 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from apogee_batch.catalog.rows import read_pieces
-from apogee_batch.errors import UsageError
 from apogee_batch.files import FileDigest, sha256_of_file, write_text
 from apogee_batch.report import page_sections as sections
 from apogee_batch.report.figures import kiel_diagram, label_comparison
 from apogee_batch.report.isochrone_lines import IsochroneLine
 from apogee_batch.report.labelled import AGREEMENT_COLUMNS, CALIBRATED
+from apogee_batch.report.neighbours import NEIGHBOUR_COLUMNS
 from apogee_batch.report.page import Section, render_page
 from apogee_batch.report.page_figures import SUFFIXES, Picture
 from apogee_batch.report.page_figures_pulls import draw_pulls
 from apogee_batch.report.page_figures_sigma import SIGMA_PICTURE_COLUMNS, SigmaStars, draw_sigmas
 from apogee_batch.report.page_figures_sky import SKY_COLUMNS, SkyStars, draw_sky
-from apogee_batch.report.page_figures_spectra import NamedSpectrum, draw_spectra
 from apogee_batch.report.page_figures_timing import draw_timing
 from apogee_batch.report.page_figures_training import draw_losses
+from apogee_batch.report.page_sections_strangest import StrangestSpectra, strangest_section
 from apogee_batch.report.page_strangest import STRANGEST_COLUMNS, FlagCounts, StrangestStars
+from apogee_batch.report.simulated import FIELD_COLUMNS, FieldsSeen
 from apogee_batch.report.tables import ALL_TYPES
 from apogee_batch.report.validation import Validation
 from apogee_batch.run.kiel_lines import read_kiel_lines
 from apogee_batch.run.page_at_end import PAGE_FILE
 from apogee_batch.run.publish import CATALOG_FILE, MANIFEST_FILE
-from apogee_batch.run.report_facts import gather_head, read_manifest, read_model_facts, read_spans
+from apogee_batch.run.report_facts import gather_head, name_page, read_manifest, read_model_facts, read_spans
+from apogee_batch.run.report_spectra import draw_strangest
 from apogee_batch.run.report_times import stage_folders
 from apogee_batch.run.validate import validate_run
-from apogee_batch.store.spectrum_store import SpectrumStore
 
 FIGURES = "report/figures"
 NAMES = ("kiel", "labels", "sigmas", "pulls", "sky", "strangest", "training", "timing")
+
+
+@dataclass(frozen=True)
+class _Stars:
+    """What one passage through the catalogue finds."""
+
+    sigmas: SigmaStars
+    sky: SkyStars
+    flags: FlagCounts
+    strangest: StrangestStars
+    fields: FieldsSeen
 
 
 def write_report(
@@ -75,16 +87,18 @@ def write_report(
     folders = stage_folders(run, model, store)
     stars = _pass_through(run)
     head = gather_head(run, manifest, found, spans, facts, folders=folders)
-    page = [sections.head_section(head, sections.glance_at(found, stars.flags, manifest["rejects"]))]
-    page += _compare(run, found, isochrones, n_predicted=stars.flags.n_predicted)
+    are_simulated = stars.fields.are_simulated
+    glance = sections.glance_at(found, stars.flags, manifest["rejects"])
+    page = [sections.glance_section(glance, are_simulated=are_simulated)]
+    page += _compare(run, found, isochrones, stars)
     page += _look_at_stars(run, found, stars, store, threshold=facts.threshold)
     training = draw_losses(facts.epochs, _figure(run, "training"))
     page.append(sections.training_section(training, facts.reason))
     page.append(sections.timing_section(spans, draw_timing(spans, _figure(run, "timing"))))
+    page.append(sections.made_section(head))
     _remove_others(run, page)
-    html = render_page(
-        f"apogee-batch run {manifest['run_id']}", page, made_of=sha256_of_file(run / MANIFEST_FILE)
-    )
+    title, subtitle = name_page(run, manifest, spans, store=store, are_simulated=are_simulated)
+    html = render_page(title, page, subtitle=subtitle, made_of=sha256_of_file(run / MANIFEST_FILE))
     return write_text(run / PAGE_FILE, html)
 
 
@@ -117,10 +131,10 @@ def _figure(run: Path, name: str) -> Path:
 
 
 def _compare(
-    run: Path, found: Validation, isochrones: Sequence[IsochroneLine], *, n_predicted: int
+    run: Path, found: Validation, isochrones: Sequence[IsochroneLine], stars: _Stars
 ) -> list[Section]:
     """Return the sections that figures of any catalogue make: the Kiel diagram, and labels."""
-    n_test = found.get(ALL_TYPES, "test").n_stars
+    n_test, n_predicted = found.get(ALL_TYPES, "test").n_stars, stars.flags.n_predicted
     kiel, labels = _figure(run, "kiel"), _figure(run, "labels")
     if n_predicted:
         pieces = read_pieces(run / CATALOG_FILE, AGREEMENT_COLUMNS)
@@ -137,24 +151,15 @@ def _compare(
     return [
         sections.kiel_section(Picture(kiel, alt) if n_predicted else None),
         sections.labels_section(Picture(labels, said) if n_test else None, found),
-        sections.agreement_section(found.results),
+        sections.agreement_section(found.results, are_simulated=stars.fields.are_simulated),
     ]
 
 
-@dataclass(frozen=True)
-class _Stars:
-    """What one passage through the catalogue finds."""
-
-    sigmas: SigmaStars
-    sky: SkyStars
-    flags: FlagCounts
-    strangest: StrangestStars
-
-
 def _pass_through(run: Path) -> _Stars:
-    stars = _Stars(SigmaStars(), SkyStars(), FlagCounts(), StrangestStars())
-    for piece in read_pieces(run / CATALOG_FILE, (*SIGMA_PICTURE_COLUMNS, *SKY_COLUMNS, *STRANGEST_COLUMNS)):
-        for part in (stars.sigmas, stars.sky, stars.flags, stars.strangest):
+    stars = _Stars(SigmaStars(), SkyStars(), FlagCounts(), StrangestStars(), FieldsSeen())
+    columns = (*SIGMA_PICTURE_COLUMNS, *SKY_COLUMNS, *STRANGEST_COLUMNS, *FIELD_COLUMNS)
+    for piece in read_pieces(run / CATALOG_FILE, columns):
+        for part in (stars.sigmas, stars.sky, stars.flags, stars.strangest, stars.fields):
             part.add(piece)
     return stars
 
@@ -164,37 +169,15 @@ def _look_at_stars(
 ) -> list[Section]:
     """Return the sections of sigmas, sky, flags and strange stars."""
     has_total = stars.sigmas.has(CALIBRATED)
-    spectra = None if store is None else _draw_strangest(stars.strangest, store, _figure(run, "strangest"))
+    spectra = StrangestSpectra()
+    if store is not None:
+        near = read_pieces(run / CATALOG_FILE, NEIGHBOUR_COLUMNS)
+        spectra = draw_strangest(stars.strangest.stars(), store, near, _figure(run, "strangest"))
     pulls = draw_pulls(found, _figure(run, "pulls"))
     return [
         sections.sigmas_section(draw_sigmas(stars.sigmas, _figure(run, "sigmas")), has_total=has_total),
         sections.pulls_section(pulls, found, has_total=has_total),
         sections.sky_section(draw_sky(stars.sky, _figure(run, "sky")), stars.sky.n_without),
         sections.flags_section(stars.flags, found.n_catalog),
-        sections.strangest_section(stars.strangest, spectra, threshold=threshold),
+        strangest_section(stars.strangest, spectra, threshold=threshold),
     ]
-
-
-def _draw_strangest(strangest: StrangestStars, store: Path, path: Path) -> Picture | None:
-    """Draw the spectra of the strangest stars.
-
-    Raises
-    ------
-    UsageError
-        If the store does not hold one of them.
-    """
-    spectra = SpectrumStore(store)
-    named = []
-    for star in strangest.stars():
-        values = star.values
-        try:
-            spectrum = spectra.star(values["apstar_id"])
-        except UsageError as error:
-            raise UsageError(
-                f"{store}: is not the store of this run, it has no {values['apstar_id']}"
-            ) from error
-        teff = "no prediction" if values["teff"] is None else f"{values['teff']:.0f} K"
-        said = (f"strangeness {values['strangeness']:.2f}", f"SNR {values['snr'] or 0:.0f}", teff)
-        title = "   ".join([values["apogee_id"], *said])
-        named.append(NamedSpectrum(title, spectrum.flux, spectrum.err))
-    return draw_spectra(spectra.wavelength, named, path)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 
 from apogee_batch.errors import IntegrityError, UsageError
 from apogee_batch.files import parse_sealed_json, read_json, read_sealed_json
+from apogee_batch.inference.realizations import MAX_ERR_OVER_TYPICAL
 from apogee_batch.network.calibration import load_calibration
 from apogee_batch.network.checkpoint import HEADER_FILE
 from apogee_batch.network.metrics import METRICS_FILE, read_metrics
@@ -24,6 +26,7 @@ from apogee_batch.run.ledger import WORKER
 from apogee_batch.run.plan import LEDGER_FOLDER, read_plan
 from apogee_batch.run.publish import MANIFEST_FILE
 from apogee_batch.run.report_times import describe_stages
+from apogee_batch.run.stage_times import read_stage_times
 from apogee_batch.schema import DATA_SETS
 
 REJECTS_FILE = "rejects.parquet"
@@ -157,11 +160,35 @@ def gather_head(
         ("SHA-256 of the store", str(plan.get("store_sha256", UNTOLD))),
         ("SHA-256 of the model", str(manifest["model_sha256"])),
         ("SHA-256 of its calibration", str(manifest["calibration_sha256"] or "none")),
-        *((title, str(plan[word])) for word, title in PLAN_WORDS.items() if word in plan),
+        *((title, _plan_words(word, plan[word])) for word, title in PLAN_WORDS.items() if word in plan),
         ("Computed by", "; ".join(manifest["devices"])),
     ]
     versions = {name: str(text) for name, text in plan.get("software", {}).items()}
     return Head(facts, count_rejects(run), versions, describe_stages(folders, spans, model.epochs))
+
+
+def _plan_words(word: str, value: Any) -> str:
+    """Return a setting of the plan as a person would say it."""
+    return f"{MAX_ERR_OVER_TYPICAL:g} times their {value}" if word == "err_cap" else str(value)
+
+
+def name_page(
+    run: Path, manifest: dict[str, Any], spans: Sequence[Span], *, store: Path | None, are_simulated: bool
+) -> tuple[str, str]:
+    """Return the title of the page, and what stands below it: which run, when it was published, of what."""
+    n_stars = int(manifest["stars"])
+    kind = "simulated star" if are_simulated else "star"
+    title = f"Catalogue of {n_stars:,} {kind}{'' if n_stars == 1 else 's'}"
+    ends_s = [time.end_s for time in read_stage_times(run) if time.stage == "publish"]
+    known_s = [end_s for end_s in ends_s if end_s is not None]
+    date = ""
+    if known_s:
+        date = f", published {datetime.fromtimestamp(known_s[-1], UTC):%Y-%m-%d %H:%M} UTC"
+    elif spans:
+        last_s = max(span.begin_s + span.seconds for span in spans)
+        date = f", computed until {datetime.fromtimestamp(last_s, UTC):%Y-%m-%d %H:%M} UTC"
+    of_store = "" if store is None else f", of the store {store.absolute().name}"
+    return title, f"Run {manifest['run_id']} of apogee-batch{of_store}{date}"
 
 
 def _count_labelled(found: Validation, data_type: str) -> str:
