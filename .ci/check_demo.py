@@ -18,6 +18,8 @@ def main() -> None:
     for file in manifest["files"]:
         if sha256_of_file(run / file["path"]) != file["sha256"]:
             sys.exit(f"{file['path']}: not the bytes that the manifest names")
+    if not (run / "report" / "report.html").is_file():
+        sys.exit("the run has no page")
     catalog = pd.read_parquet(run / "catalog" / "catalog.parquet")
     test = catalog[(catalog["data_set"] == "test") & catalog["teff"].notna()]
     rms = float(((test["teff"] - test["teff_label"]) ** 2).mean() ** 0.5)

@@ -22,6 +22,7 @@ def test_the_demo_makes_a_catalogue_and_can_be_repeated(tmp_path: Path, serial_c
     (tmp_path / ".spectra.zarr.0f.partial").mkdir()  # half a store, left by a kill
     told = "\n".join(demo(tmp_path, serial_config))
     assert "catalog.parquet (40 stars" in told
+    assert "simulated" in (tmp_path / "run" / "report" / "report.html").read_text(encoding="utf-8")
     assert "time:" in told
     manifest = read_json(tmp_path / "run" / "manifest.json")
     assert manifest["stars"] == 40

@@ -50,7 +50,9 @@ def run_demo(
     ):
         progress.say(line)
     attach_tables(store, {name: [path] for name, path in survey.labels.items()}, column_map={})
-    lines = make_catalog(store, run, model=None, config=config, is_dry_run=False, progress=progress)
+    lines = make_catalog(
+        store, run, model=None, config=config, is_dry_run=False, progress=progress, wants_page=True
+    )
     return [*lines, f"time:      {time.monotonic() - started:.0f} s"]
 
 
