@@ -108,12 +108,19 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-class _WarningEvents(logging.Handler):
-    """Makes events of what other packages log and nobody else tells."""
+class _WarningEvents(logging.StreamHandler):  # type: ignore[type-arg]  # it has one only for readers
+    """Makes events of what other packages log and nobody else tells; Dask silences handlers of streams."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setLevel(logging.WARNING)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the event."""
-        write_event("warning", text=record.getMessage())
+        """Write the event; in another manner, the line."""
+        if manner().is_json:
+            write_event("warning", text=record.getMessage())
+        else:
+            super().emit(record)
 
 
 def make_all_events() -> None:
@@ -123,7 +130,7 @@ def make_all_events() -> None:
         write_event("warning", text=f"{category.__name__}: {message}")
 
     warnings.showwarning = show_warning
-    logging.lastResort = _WarningEvents(logging.WARNING)
+    logging.lastResort = _WarningEvents()
 
 
 def tell_bug(error: Exception, code: int) -> None:
@@ -137,7 +144,7 @@ def tell_bug(error: Exception, code: int) -> None:
 def make_events_of(logger: str) -> None:
     """With --log-json, make events of the warnings of a package whose logger has a handler of its own."""
     if manner().is_json:
-        logging.getLogger(logger).handlers[:] = [_WarningEvents(logging.WARNING)]
+        logging.getLogger(logger).handlers[:] = [_WarningEvents()]
 
 
 def write_results(lines: Sequence[str]) -> None:

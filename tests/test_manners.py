@@ -187,6 +187,7 @@ def test_a_shell_offers_what_the_settings_take() -> None:
 
 
 def test_what_other_packages_warn_of_are_events_too(capsys: pytest.CaptureFixture[str]) -> None:
+    choose_manner(["--log-json"])
     make_all_events()
     warnings.showwarning("too old", DeprecationWarning, "file.py", 1)
     record = logging.LogRecord("some.other.package", logging.WARNING, "", 1, "disk is %s", ("slow",), None)
@@ -242,3 +243,19 @@ def test_what_stdout_cannot_encode_is_written_in_other_signs(monkeypatch: pytest
     monkeypatch.setattr(sys, "stdout", narrow)
     write_results(["a wavelength in \u00c5", "a name \udcff"])
     assert narrow.buffer.getvalue() == b"a wavelength in \\xc5\na name \\udcff\n"  # type: ignore[attr-defined]
+
+
+def test_dask_can_silence_the_handler(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distributed.utils import silence_logging_cmgr
+
+    logger = logging.getLogger("a.package")
+    monkeypatch.setattr(logger, "handlers", [logging.StreamHandler()])
+    with speaking(Manner(is_json=True)):
+        make_events_of("a.package")
+        with silence_logging_cmgr("CRITICAL", "a.package"):
+            logger.warning("a task is lost, which is told elsewhere")
+    assert capsys.readouterr().out == ""
+    logger.warning("for people again")
+    assert capsys.readouterr() == ("", "for people again\n")
