@@ -105,6 +105,7 @@ def test_a_catalogue_comes_as_a_table_or_a_frame(finished_run: Path) -> None:
         ab.read_catalog(finished_run / "model")
 
 
+@pytest.mark.long
 def test_a_run_is_made_from_python(
     labelled_store: Path, finished_run: Path, serial_config: RunConfig, tmp_path: Path
 ) -> None:

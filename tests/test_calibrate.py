@@ -184,6 +184,7 @@ def test_a_calibration_is_done_once_and_anew_for_other_settings_or_if_damaged(
     assert (model / CALIBRATION_FILE).read_bytes() != before[CALIBRATION_FILE]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("few_are_enough")
 def test_a_calibration_killed_at_any_step_is_done_again_to_the_same_bytes(
     store: Path, model: Path, serial_config: RunConfig, monkeypatch: pytest.MonkeyPatch

@@ -78,6 +78,7 @@ def test_the_manifest_holds_the_hashes_of_what_was_published(finished_run: Path)
         assert (finished_run / "report" / name).stat().st_size > 500
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n_workers", [1, 2])
 def test_the_catalogue_is_the_same_bytes_on_a_local_cluster(
     labelled_store: Path, finished_run: Path, serial_config: RunConfig, tmp_path: Path, n_workers: int
@@ -184,6 +185,7 @@ def test_a_run_cannot_lie_in_its_store(labelled_store: Path, serial_config: RunC
         make(labelled_store, labelled_store / "run", serial_config)
 
 
+@pytest.mark.long
 def test_seed_and_cap_change_the_numbers(
     labelled_store: Path, finished_run: Path, serial_config: RunConfig, tmp_path: Path
 ) -> None:

@@ -61,6 +61,7 @@ def test_a_catalogue_without_labels_is_drawn(tmp_path: Path) -> None:
     assert is_png(tmp_path / "labels.png")
 
 
+@pytest.mark.long
 def test_the_same_catalogue_gives_the_same_bytes(tmp_path: Path) -> None:
     catalog = make_catalog(60)
     for name in ("first.png", "second.png"):
@@ -73,6 +74,7 @@ def test_the_same_catalogue_gives_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "labels-first.png").read_bytes() == (tmp_path / "plain-second.png").read_bytes()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n_stars", [60, FEWEST_DENSE + 100])
 def test_pieces_of_any_length_give_the_same_bytes(tmp_path: Path, n_stars: int) -> None:
     catalog = make_catalog(n_stars)

@@ -95,6 +95,7 @@ def names_of_pictures(run: Path) -> set[str]:
     return {path.stem for path in (run / "report" / "figures").iterdir()}
 
 
+@pytest.mark.long
 def test_the_page_of_a_whole_run_has_every_section_and_picture(
     run: Path, labelled_store: Path, finished_run: Path
 ) -> None:

@@ -66,6 +66,7 @@ def test_several_ranks_train_as_one_but_for_rounding(n_ranks: int) -> None:
         torch.testing.assert_close(shared[0][name], tensor, rtol=1e-2, atol=5e-5)
 
 
+@pytest.mark.long
 def test_all_ranks_hold_the_same_weights_and_repeat_them() -> None:
     recipe = tiny_recipe(adaptation_max_epochs=1)
     (first, second), _, _ = weights(2, recipe)
