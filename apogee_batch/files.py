@@ -5,6 +5,7 @@ Everything that a run commits passes through `write_bytes`, or, piece by piece, 
 """
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -21,6 +22,9 @@ import pyarrow.parquet as pq
 HASH_BLOCK_BYTES = 1 << 20
 CHECKSUM = "checksum"  # key of sealed JSON: SHA-256 of the canonical JSON of the rest
 LEFTOVERS = ".*.partial"  # names of files that were never finished
+
+_FLUSH_DRIVE: int | None = getattr(fcntl, "F_FULLFSYNC", None)  # macOS only
+_UNKNOWN_THERE = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL)  # file systems without it
 
 CommitStep = Literal["staged", "flushed", "renamed", "committed"]
 
@@ -97,9 +101,22 @@ def _write_all(temporary: Path, content: bytes | memoryview, path: Path) -> None
         while left:
             left = left[os.write(descriptor, left) :]
         on_commit_step("staged", path)
-        os.fsync(descriptor)
+        force_to_disk(descriptor)
     finally:
         os.close(descriptor)
+
+
+def force_to_disk(descriptor: int) -> None:
+    """Force what an open file or folder holds to the disk; `fsync` of macOS stops at the drive's memory."""
+    if _FLUSH_DRIVE is not None:
+        try:
+            fcntl.fcntl(descriptor, _FLUSH_DRIVE)
+        except OSError as error:
+            if error.errno not in _UNKNOWN_THERE:
+                raise
+        else:
+            return
+    os.fsync(descriptor)
 
 
 def flush_file(path: Path) -> None:
@@ -112,7 +129,7 @@ def _flush(path: Path) -> None:
     """Force a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        force_to_disk(descriptor)
     except OSError as error:
         if error.errno == errno.EINVAL and path.is_dir():
             return  # some network file systems cannot flush a folder, and need not

@@ -1,16 +1,30 @@
 """Files that are written piece by piece and are whole or absent; what fits into memory goes by `files`."""
 
+import ctypes
 import hashlib
 import io
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from apogee_batch import files
-from apogee_batch.files import FileDigest, flush_file, make_folder, sha256_of_file
+from apogee_batch.files import FileDigest, flush_file, force_to_disk, make_folder, sha256_of_file
+
+SEND_DIRTY_PAGES = 2  # SYNC_FILE_RANGE_WRITE of Linux's fcntl.h
+
+
+@cache
+def _find_send() -> Callable[[int, int, int, int], int] | None:
+    """Return Linux's `sync_file_range`; None where there is none."""
+    send = getattr(ctypes.CDLL(None, use_errno=False), "sync_file_range", None)
+    if send is not None:
+        send.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    found: Callable[[int, int, int, int], int] | None = send
+    return found
 
 
 class StagedFile(io.RawIOBase):
@@ -58,10 +72,15 @@ class StagedFile(io.RawIOBase):
             n_written += os.pwrite(self._descriptor, content[n_written:], n_written)
         self._hash = None
 
-    def flush_content(self) -> None:
-        """Force to the disk what was written until now, so that less is left for the end."""
+    def start_flush(self, start: int) -> None:
+        """Send what lies behind a byte to the disk without waiting for it, so that less is left for the end.
+
+        Where the system has no call for that, all of it is left: `settle` does not depend on it.
+        """
         self._refuse_if_closed()
-        os.fsync(self._descriptor)
+        send = _find_send()
+        if send is not None:
+            send(self._descriptor, start, self._size - start, SEND_DIRTY_PAGES)
 
     def close(self) -> None:
         """Let go of the file, which stays where it is."""
@@ -77,7 +96,7 @@ class StagedFile(io.RawIOBase):
     def settle(self, path: Path) -> None:
         """Force the file to the disk, and give it its name there."""
         files.on_commit_step("staged", path)
-        os.fsync(self._descriptor)
+        force_to_disk(self._descriptor)
         sha256 = sha256_of_file(self._temporary) if self._hash is None else self._hash.hexdigest()
         files.on_commit_step("flushed", path)
         os.replace(self._temporary, path)  # noqa: PTH105  tests let this call fail
@@ -109,7 +128,8 @@ def replace_on_success(path: Path, *, staging: Path | None = None) -> Iterator[S
     Raises
     ------
     OSError
-        If it cannot be written; `filename` is always set.
+        If it cannot be written; `filename` is always set. One of the block that names another file is
+        passed on as it is.
     """
     folder = path.parent if staging is None else staging
     make_folder(folder)
@@ -121,8 +141,8 @@ def replace_on_success(path: Path, *, staging: Path | None = None) -> Iterator[S
             file.settle(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        if error.errno is None:
-            raise
+        if error.errno is None or str(error.filename or temporary) != str(temporary):
+            raise  # of another file, which it names
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
     except BaseException:
         temporary.unlink(missing_ok=True)

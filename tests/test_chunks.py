@@ -54,8 +54,9 @@ def encode_shard(
 
     def encode() -> bytes:
         pieces = [
-            encoder.encode_chunk(offset[chunk == i] - i * layout.n_stars, values[chunk == i])
+            piece
             for i in range(shard_stars // layout.n_stars)
+            for piece in encoder.encode_chunk(offset[chunk == i] - i * layout.n_stars, values[chunk == i])
         ]
         return b"".join([*pieces, encoder.encode_index()])
 
@@ -168,6 +169,40 @@ def test_a_store_that_another_program_chunked_is_not_written_to(tmp_path: Path) 
     )
     with pytest.raises(UsageError, match="chunks of another program"):
         fill_shard(info, 0)
+
+
+@pytest.mark.parametrize("what", ["endian", "index_location", "index_endian", "filter", "block"])
+def test_a_store_whose_shards_have_other_bytes_is_not_written_to(tmp_path: Path, what: str) -> None:
+    info = create_store(tmp_path / "s.zarr", n_rows=64, shard_stars=64)
+    file = info.path / "flux" / "zarr.json"
+    metadata = json.loads(file.read_text())
+    sharding = metadata["codecs"][0]["configuration"]
+    if what == "endian":
+        sharding["codecs"][0]["configuration"]["endian"] = "big"
+    elif what == "index_endian":
+        sharding["index_codecs"][0]["configuration"]["endian"] = "big"
+    elif what == "index_location":
+        sharding["index_location"] = "start"
+    elif what == "filter":
+        sharding["codecs"].insert(0, {"name": "transpose", "configuration": {"order": [1, 0]}})
+    else:
+        sharding["codecs"][1]["configuration"]["blocksize"] = 1 << 16
+    file.write_text(json.dumps(metadata))
+    with pytest.raises(UsageError, match="chunks of another program"):
+        fill_shard(info, 0)
+
+
+def test_values_of_another_byte_order_are_read_as_what_they_are(tmp_path: Path) -> None:
+    info = create_store(tmp_path / "s.zarr", n_rows=64, shard_stars=64)
+    for name in ("flux", "err"):
+        file = info.path / name / "zarr.json"
+        file.write_text(file.read_text().replace('"little"', '"big"', 1))
+    fluxes = noisy(64)
+    group = zarr.open_group(info.path)
+    for name in ("flux", "err", "mask"):
+        group[name][:] = fluxes  # type: ignore[index]
+    assert '"big"' in (info.path / "flux" / "zarr.json").read_text()
+    np.testing.assert_array_equal(read_spectra(info, np.arange(20)).flux, fluxes[:20])
 
 
 def test_metadata_of_the_other_layout_are_an_error_and_never_wrong_spectra(tmp_path: Path) -> None:

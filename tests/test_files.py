@@ -1,6 +1,7 @@
 """Files are whole or absent."""
 
 import errno
+import fcntl
 import os
 from pathlib import Path
 
@@ -72,6 +73,30 @@ def test_a_file_is_flushed_before_its_name_and_the_name_after_it(
     assert [call for call, _ in calls] == ["fsync", "replace", "fsync"]
     assert calls[0][1].startswith(".a.")
     assert calls[1:] == [("replace", "a"), ("fsync", "d")]
+
+
+def test_where_there_is_a_call_that_reaches_behind_the_drives_memory_it_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, refusals = list[object](), dict[int, int]()
+
+    def flush_drive(descriptor: int, command: int) -> None:
+        calls.append(command)
+        if code := refusals.get(command):
+            raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(files, "_FLUSH_DRIVE", 51)
+    monkeypatch.setattr(fcntl, "fcntl", flush_drive)
+    monkeypatch.setattr(os, "fsync", lambda _: calls.append("fsync"))
+    write_bytes(tmp_path / "a", b"x")
+    assert calls == [51, 51]
+    refusals[51] = errno.ENOTSUP  # a file system without it
+    write_bytes(tmp_path / "a", b"x")
+    assert calls[2:] == [51, "fsync", 51, "fsync"]
+    refusals[51] = errno.EIO  # and this is an error
+    with pytest.raises(OSError, match="Input/output error"):
+        write_bytes(tmp_path / "a", b"y")
+    assert (tmp_path / "a").read_bytes() == b"x"
 
 
 def test_new_folders_are_flushed_into_those_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

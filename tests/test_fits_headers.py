@@ -214,7 +214,16 @@ def test_a_number_is_what_the_value_of_its_card_is(field: str) -> None:
     value = read.value("A")
     number = read.number("A")
     assert number == (None if isinstance(value, bool | str) else value)
+    assert repr(read.numbers("A", "B", "A")) == repr([number, None, number])
     assert type(number) is (type(None) if isinstance(value, bool | str) else type(value))
+
+
+@given(st.text(st.sampled_from("ab'/ 1.T"), max_size=14))
+@settings(max_examples=400, deadline=None)
+def test_a_text_is_what_the_value_of_its_card_is(field: str) -> None:
+    read = header(f"A       = {field}")
+    value = read.value("A")
+    assert read.text("A") == (value.strip() if isinstance(value, str) else "")
 
 
 PRIMARY = header("SIMPLE  = T", "BITPIX  = 8", "NAXIS   = 0").cards

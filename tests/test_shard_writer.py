@@ -103,25 +103,48 @@ def test_a_write_that_fails_names_its_file_and_leaves_the_old_shard(
     assert [path.read_bytes() for path in shard_files(info.path, 0)] == before
 
 
+@pytest.mark.parametrize("array", [0, 1, 2])
+def test_a_name_that_cannot_be_given_is_that_of_the_array(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, array: int
+) -> None:
+    info = small_store(tmp_path)
+    flux, err, mask = spectra(20)
+    original, failing = os.replace, shard_files(info.path, 0)[array]
+
+    def fail(source: Path, target: Path) -> None:
+        if Path(target) == failing:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        original(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="No space") as caught:
+        write_shard(info, 0, offset=np.arange(20), flux=flux, err=err, mask=mask)
+    assert caught.value.filename == str(failing)
+    assert no_leftovers(info)
+
+
 def test_what_was_written_is_on_its_way_to_the_disk_while_rows_still_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     info = small_store(tmp_path)
     flux, err, mask = spectra(40)
     steps: list[str] = []
-    original = streams.StagedFile.flush_content
+    sent = dict[int, int]()
+    original = streams.StagedFile.start_flush
 
-    def flush(self: streams.StagedFile) -> None:
-        original(self)
-        steps.append("flushed")
+    def start_flush(self: streams.StagedFile, start: int) -> None:
+        assert start == sent.get(id(self), 0)  # no byte is left out
+        original(self, start)
+        sent[id(self)] = self.tell()
+        steps.append("sent")
 
-    monkeypatch.setattr(streams.StagedFile, "flush_content", flush)
-    monkeypatch.setattr(shard_writer, "FLUSH_BYTES", 1000)
+    monkeypatch.setattr(streams.StagedFile, "start_flush", start_flush)
+    monkeypatch.setattr(shard_writer, "START_BYTES", 1000)
     with ShardWriter(info, 0, flux=flux, err=err, mask=mask) as writer:
         for row in range(40):
             writer.add(row)
         writer._thread.submit(steps.append, "all rows").result()
-    assert steps[: steps.index("all rows")] == ["flushed"] * 6  # two chunks of three arrays
+    assert steps[: steps.index("all rows")] == ["sent"] * 6  # two chunks of three arrays
 
 
 @pytest.mark.parametrize("row", [-1, 3, 2, 48])

@@ -12,7 +12,7 @@ from strategies import make_values
 
 from apogee_batch.errors import ApStarError, RejectReason
 from apogee_batch.survey.pixels import N_PIXELS
-from apogee_batch.survey.spectrum import UNKNOWN_STAR, Spectrum, measure_spectrum
+from apogee_batch.survey.spectrum import UNKNOWN_STAR, Spectrum, Star, measure_spectrum
 
 PATH = Path("a.fits")
 
@@ -121,3 +121,10 @@ def test_one_measured_pixel_among_nan_is_a_spectrum() -> None:
     spectrum = measure(flux, err)
     assert spectrum.star.n_bad_pixels == N_PIXELS - 1
     assert_well_formed(spectrum)
+
+
+def test_a_star_made_of_its_values_is_the_one_that_is_built() -> None:
+    values = vars(UNKNOWN_STAR) | {"apogee_id": "2M00000000+0000000", "ra": 1.0}
+    made, built = Star.of(values), Star(**values)
+    assert (repr(made), hash(made.file)) == (repr(built), hash(built.file))
+    assert list(vars(made)) == list(vars(built))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from apogee_batch import files
+from apogee_batch import files, streams
 from apogee_batch.files import CommitStep, sha256_of_file
 from apogee_batch.streams import replace_on_success
 
@@ -65,6 +65,34 @@ def test_a_failing_call_names_the_file_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_error_names_the_file_that_it_is_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, names = os.replace, ("outer", "middle", "inner")
+
+    def fail(source: Path, target: Path) -> None:
+        if Path(target).name == failing:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source), None, str(target))
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    for failing in names:
+        with (
+            pytest.raises(OSError, match="No space") as caught,
+            replace_on_success(tmp_path / names[0]),
+            replace_on_success(tmp_path / names[1]),
+            replace_on_success(tmp_path / names[2]) as file,
+        ):
+            file.write(b"new")
+        assert caught.value.filename == str(tmp_path / failing)
+        assert not list(tmp_path.glob("*.partial"))
+
+
+def test_an_error_of_a_file_that_is_read_names_it(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught, replace_on_success(tmp_path / "written"):
+        (tmp_path / "read").read_bytes()
+    assert str(caught.value.filename) == str(tmp_path / "read")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_short_write_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, content: write(descriptor, bytes(content[:2])))
@@ -102,3 +130,24 @@ def test_what_comes_after_the_end_reaches_no_other_file(tmp_path: Path) -> None:
                 late()
     assert (tmp_path / "other").read_bytes() == b""
     assert (tmp_path / "f").read_bytes() == b"in time"
+
+
+@pytest.mark.parametrize("is_linux", [True, False])
+def test_what_is_sent_to_the_disk_early_is_not_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_linux: bool
+) -> None:
+    if not is_linux:
+        monkeypatch.setattr(streams, "_find_send", lambda: None)
+    path = tmp_path / "file"
+    with replace_on_success(path) as file:
+        for i in range(3):
+            file.write(bytes([i]) * 10_000)
+            file.start_flush(i * 10_000)
+    assert path.read_bytes() == b"".join(bytes([i]) * 10_000 for i in range(3))
+
+
+def test_a_closed_file_is_not_sent_anywhere(tmp_path: Path) -> None:
+    with replace_on_success(tmp_path / "file") as file:
+        file.write(b"content")
+    with pytest.raises(ValueError, match="closed"):
+        file.start_flush(0)

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from apogee_batch.errors import RejectReason
 from apogee_batch.files import write_table
+from apogee_batch.network.memory import keep_freed_memory
 from apogee_batch.run.in_flight import read_in_order
 from apogee_batch.run.ingest_inputs import most_at_once, read_shard_inputs, star_from_json
 from apogee_batch.run.ingest_tables import (
@@ -25,10 +26,13 @@ from apogee_batch.run.ledger import WORKER, ShardReport, name_worker, relative_d
 from apogee_batch.schema import FloatArray, IntArray
 from apogee_batch.store.spectra import STAGING, ShardWriter, open_store
 from apogee_batch.store.tables import REJECTS, STARS
-from apogee_batch.survey.apstar import FileContent, RejectedSpectrum, Rows, Spectrum, read_apstar_file
-from apogee_batch.survey.content_hash import HashName
+from apogee_batch.survey.apstar import FileContent, FileValues, RejectedSpectrum, Rows, Star, read_values
+from apogee_batch.survey.content_hash import HashName, begin_hash
 from apogee_batch.survey.identity import guess_apogee_id
 from apogee_batch.survey.pixels import N_PIXELS
+from apogee_batch.survey.spectrum import is_narrow, measure_rows
+
+MEASURED_ROWS = 16  # spectra that are looked at together: 2 MB, which stay near the processor
 
 
 def _go_on(row: int) -> None:
@@ -45,8 +49,8 @@ class ShardContent:
         The spectra come first, in the order of their rows; what follows means nothing.
     mask : ndarray of int32, shape (n_rows, n_pixels)
         Likewise.
-    spectra : list of Spectrum
-        Views of those arrays.
+    stars : list of Star
+        Whose they are.
     rows : list of int
         The store's row of each.
     rejects : list of RejectedSpectrum
@@ -62,7 +66,7 @@ class ShardContent:
     flux: FloatArray
     err: FloatArray
     mask: IntArray
-    spectra: list[Spectrum] = field(default_factory=list)
+    stars: list[Star] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
     rejects: list[RejectedSpectrum] = field(default_factory=list)
     contents: list[FileContent] = field(default_factory=list)
@@ -76,13 +80,57 @@ class ShardContent:
         flux, err = (np.empty((n_rows, N_PIXELS), np.float32) for _ in range(2))
         return cls(flux, err, np.empty((n_rows, N_PIXELS), np.int32))
 
-    def add(self, spectrum: Spectrum, row: int) -> None:
-        """Take the next spectrum; to keep it apart and to stack them later would take twice the memory."""
-        i = len(self.spectra)
-        self.flux[i], self.err[i], self.mask[i] = spectrum.flux, spectrum.err, spectrum.mask
-        self.spectra.append(Spectrum(spectrum.star, self.flux[i], self.err[i], self.mask[i]))
-        self.rows.append(row)
-        self.on_row(row)
+    def add(self, files: Sequence[tuple[int, FileValues | RejectedSpectrum]]) -> None:
+        """Take the next files, each with its first row, together if their spectra are all ordinary ones."""
+        values = [found for _, found in files if isinstance(found, FileValues)]
+        is_ordinary = all(is_narrow(found.mask.dtype) for found in values) and self._add_together(values)
+        for row, found in files:
+            if isinstance(found, RejectedSpectrum):
+                self.rejects.append(found)
+            elif is_ordinary:
+                self._note(row, len(found.stars))
+            else:
+                self._add_alone(row, found)
+
+    def _add_together(self, values: Sequence[FileValues]) -> bool:
+        """Take the spectra of some files unless one of them has to be looked at by itself."""
+        if not values:
+            return True
+        flux = [row for found in values for row in found.flux]
+        err = [row for found in values for row in found.err]
+        mask = [row for found in values for row in found.mask]
+        first = len(self.stars)
+        room = slice(first, first + len(flux))
+        measured = measure_rows(flux, err, flux_out=self.flux[room], err_out=self.err[room])
+        if measured is None:
+            return False
+        for i, of_row in enumerate(mask):
+            self.mask[first + i] = of_row
+        stars = [star for found in values for star in found.stars]
+        self.stars += [
+            star.measured(snr=snr, n_bad_pixels=n_bad_pixels)
+            for star, snr, n_bad_pixels in zip(stars, *measured, strict=True)
+        ]
+        return True
+
+    def _add_alone(self, row: int, found: FileValues) -> None:
+        """Take the spectra of a file, or none of them."""
+        spectra = found.measure()
+        if isinstance(spectra, RejectedSpectrum):
+            self.rejects.append(spectra)
+            return
+        for spectrum in spectra:
+            i = len(self.stars)
+            self.flux[i], self.err[i], self.mask[i] = spectrum.flux, spectrum.err, spectrum.mask
+            self.stars.append(spectrum.star)
+        self._note(row, len(spectra))
+
+    def _note(self, row: int, n_rows: int) -> None:
+        """Tell of rows that are there."""
+        self.n_used += 1
+        for there in range(row, row + n_rows):
+            self.rows.append(there)
+            self.on_row(there)
 
 
 def ingest_shard(
@@ -113,6 +161,7 @@ def ingest_shard(
         Read just the files in these places, and write nothing.
     """
     started = time.monotonic()
+    keep_freed_memory()  # room for a shard, and for each chunk, is mapped and cleared once, not each time
     base, folder = Path(store), Path(store) / "ingest" / ingest
     inputs = read_shard_inputs(folder, shard)
     if only is not None:
@@ -133,7 +182,7 @@ def ingest_shard(
     return ShardReport(
         shard=shard,
         n_inputs=len(inputs),
-        n_stars=len(content.spectra),
+        n_stars=len(content.stars),
         n_rejected=len(content.rejects),
         files=tuple(relative_digest(file, base) for file in written),
         seconds=time.monotonic() - started,
@@ -146,7 +195,7 @@ def _tables(
     inputs: Sequence[dict[str, Any]], content: ShardContent, hash_name: HashName
 ) -> dict[str, pa.Table]:
     return {
-        STARS: star_table(content.spectra, content.rows),
+        STARS: star_table(content.stars, content.rows),
         REJECTS: reject_table(content.rejects),
         CONTENTS: contents_table(inputs, content.contents, hash_name),
     }
@@ -177,21 +226,23 @@ def read_files(
     """
     found = found or ShardContent.empty(inputs)
 
-    def read(place: int) -> tuple[list[Spectrum] | RejectedSpectrum, FileContent]:
+    def read(place: int) -> tuple[FileValues | RejectedSpectrum, FileContent]:
         record = inputs[place]
         if place in excluded:
             return _reject_unopened(Path(record["path"])), FileContent(record["size"], None)
         return _read_file(record, rows, hash_name)
 
     results = read_in_order(read, range(len(inputs)), most_at_once=most_at_once(inputs))
-    for record, (spectra, content) in zip(inputs, results, strict=True):
+    waiting: list[tuple[int, FileValues | RejectedSpectrum]] = []
+    n_waiting = 0
+    for record, (values, content) in zip(inputs, results, strict=True):
         found.contents.append(content)
-        if isinstance(spectra, RejectedSpectrum):
-            found.rejects.append(spectra)
-            continue
-        for i, spectrum in enumerate(spectra):
-            found.add(spectrum, record["row"] + i)
-        found.n_used += 1
+        waiting.append((record["row"], values))
+        n_waiting += record["n_rows"]
+        if n_waiting >= MEASURED_ROWS:
+            found.add(waiting)
+            waiting, n_waiting = [], 0
+    found.add(waiting)
     return found
 
 
@@ -202,17 +253,22 @@ def _reject_unopened(path: Path) -> RejectedSpectrum:
 
 def _read_file(
     record: dict[str, Any], rows: Rows, hash_name: HashName
-) -> tuple[list[Spectrum] | RejectedSpectrum, FileContent]:
+) -> tuple[FileValues | RejectedSpectrum, FileContent]:
     """Read one file, which must still be the planned one."""
     known = None if record["known"] is None else star_from_json(record["known"])
     path = Path(record["path"])
-    read, content = read_apstar_file(path, rows=rows, known=known, hash_name=hash_name)
-    problem = None
-    if content.digest is not None and content.size != record["size"]:
-        problem = f"has {content.size} bytes, had {record['size']} when the ingest was planned"
-    elif isinstance(read, list) and len(read) > record["n_rows"]:
-        problem = f"has {len(read)} spectra, had {record['n_rows']} when the ingest was planned"
-    if problem is not None:
-        apogee_id = read[0].star.apogee_id if isinstance(read, list) else read.apogee_id
-        read = RejectedSpectrum(str(path), apogee_id, RejectReason.CHANGED, problem)
-    return read, content
+    hashed = begin_hash(hash_name)
+    values = read_values(path, rows, known, hashed)
+    content = hashed.content()
+    has_other_size = content.digest is not None and content.size != record["size"]
+    n_spectra = 0 if isinstance(values, RejectedSpectrum) else len(values.stars)
+    if not has_other_size and n_spectra <= record["n_rows"]:
+        return values, content
+    read = values if isinstance(values, RejectedSpectrum) else values.measure()
+    problem = f"has {content.size} bytes, had {record['size']} when the ingest was planned"
+    if not has_other_size:
+        if isinstance(read, RejectedSpectrum):
+            return read, content
+        problem = f"has {n_spectra} spectra, had {record['n_rows']} when the ingest was planned"
+    apogee_id = read.apogee_id if isinstance(read, RejectedSpectrum) else read[0].star.apogee_id
+    return RejectedSpectrum(str(path), apogee_id, RejectReason.CHANGED, problem), content

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 from numcodecs.blosc import Blosc  # type: ignore[import-untyped]
-from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec
 
 from apogee_batch.errors import UsageError
 from apogee_batch.schema import IntArray
@@ -49,9 +49,20 @@ class ChunkLayout:
     compressor: Literal["lz4", "zstd"]
     level: int
 
-    def codecs(self) -> list[Any]:
-        """Return the codecs as Zarr names them."""
-        return [BloscCodec(cname=self.compressor, clevel=self.level, shuffle="shuffle"), Crc32cCodec()]
+    def codecs(self, itemsize: int | None = None) -> list[Any]:
+        """Return the codecs as Zarr names them; what it leaves out it takes from the values."""
+        blosc = BloscCodec(typesize=itemsize, cname=self.compressor, clevel=self.level, shuffle="shuffle")
+        return [blosc, Crc32cCodec()]
+
+    def sharding(self, shape: tuple[int, ...], itemsize: int) -> ShardingCodec:
+        """Return all that decides the bytes of a shard with chunks of some shape: little-endian ones."""
+        values = BytesCodec(endian="little")
+        return ShardingCodec(
+            chunk_shape=shape,
+            codecs=[values, *self.codecs(itemsize)],
+            index_codecs=[values, Crc32cCodec()],
+            index_location="end",
+        )
 
 
 FIRST_LAYOUT = ChunkLayout(16, "zstd", 3)
@@ -82,9 +93,8 @@ def find_chunks(array: "zarr.Array[Any]") -> ChunkLayout:
     codecs = [cast("Any", codec).to_dict() for codec in array.compressors]
     named = codecs[0].get("configuration", {}) if codecs else {}
     layout = ChunkLayout(array.chunks[0], named.get("cname", "lz4"), named.get("clevel", 0))
-    known = [codec.to_dict() for codec in layout.codecs()]
-    known[0]["configuration"] |= {"typesize": array.dtype.itemsize}
-    if array.shards is None or codecs != known:
+    found = [codec.to_dict() for codec in getattr(array.metadata, "codecs", ())]
+    if found != [layout.sharding(array.chunks, array.dtype.itemsize).to_dict()]:
         raise UsageError(f"{array.store_path}: has chunks of another program; ingest into a new store")
     return layout
 
@@ -112,8 +122,8 @@ class ShardEncoder:
         self._places: list[tuple[int, int]] = []
         self._at = 0
 
-    def encode_chunk(self, offset: IntArray, values: Values) -> bytes:
-        """Return the bytes of the next chunk.
+    def encode_chunk(self, offset: IntArray, values: Values) -> tuple[bytes, bytes]:
+        """Return the bytes of the next chunk, and the checksum that follows them.
 
         Parameters
         ----------
@@ -129,7 +139,7 @@ class ShardEncoder:
         packed: bytes = self._codec.encode(chunk)
         self._places.append((self._at, len(packed) + CHECKSUM_BYTES))
         self._at += len(packed) + CHECKSUM_BYTES
-        return packed + _checksum(packed)
+        return packed, _checksum(packed)
 
     def encode_index(self) -> bytes:
         """Return what follows the last chunk: where each lies."""

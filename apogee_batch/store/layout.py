@@ -1,8 +1,11 @@
 """How a store is laid out: its arrays, the size of its shards, making and opening it."""
 
 import errno
+import re
 import shutil
 import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -93,15 +96,14 @@ def create_store(path: Path, *, n_rows: int, shard_stars: int) -> StoreInfo:
         raise UsageError(f"shard size {shard_stars}: give a multiple of {LEAST_CHUNK_STARS} stars")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UsageError(f"{path}: exists and is not a store of spectra; give another --store")
-    for leftover in path.parent.glob(f".{path.name}.*.partial"):  # of a process killed in here
-        shutil.rmtree(leftover, ignore_errors=True)
+    _remove_leftovers(path)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.partial"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         make_empty(temporary, n_rows=n_rows, shard_stars=shard_stars)
-        for file in sorted(temporary.rglob("*")):
-            if file.is_file():
-                flush_file(file)
+        made = [file for file in sorted(temporary.rglob("*")) if file.is_file()]
+        with ThreadPoolExecutor(len(made)) as pool:  # at once: the disk then takes them together
+            list(pool.map(flush_file, made))
         temporary.rename(path)
         flush_file(path)
     except OSError as error:
@@ -111,6 +113,15 @@ def create_store(path: Path, *, n_rows: int, shard_stars: int) -> StoreInfo:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return StoreInfo(path, n_rows, shard_stars)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what processes have left that were killed while they made this store, and no other."""
+    ours = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{32}}\.partial")
+    with suppress(OSError):  # there is no folder yet, or it cannot be listed, which harms nothing
+        for leftover in path.parent.iterdir():
+            if ours.fullmatch(leftover.name):
+                shutil.rmtree(leftover, ignore_errors=True)
 
 
 def make_empty(path: Any, *, n_rows: int, shard_stars: int, chunks: ChunkLayout | None = None) -> None:

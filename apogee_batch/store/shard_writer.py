@@ -16,7 +16,7 @@ from apogee_batch.store.chunks import ShardEncoder, Values, find_chunks
 from apogee_batch.store.layout import STAGING, STAR_ARRAYS, StoreInfo, open_group
 from apogee_batch.streams import StagedFile, replace_on_success
 
-FLUSH_BYTES = 8 << 20  # what is forced to the disk at a time, meanwhile; the end has to wait for the rest
+START_BYTES = 1 << 20  # what is sent to the disk at a time, meanwhile; the end has to wait for the rest
 
 
 class _GivenUpError(Exception):
@@ -30,7 +30,7 @@ class _ArrayFile:
         self._path, self._encoder, self._values, self._file = path, encoder, values, file
         self._row = 0  # of the shard: the first of the next chunk
         self._star = 0  # of the values, the same
-        self._flushed = 0
+        self._started = 0
 
     @property
     def next_row(self) -> int:
@@ -42,11 +42,12 @@ class _ArrayFile:
         while self.next_row <= stop:
             last = int(np.searchsorted(offset[self._star :], self.next_row)) + self._star
             places = np.array(offset[self._star : last], np.int32) - np.int32(self._row)
-            self._write(self._encoder.encode_chunk(places, self._values[self._star : last]))
+            for piece in self._encoder.encode_chunk(places, self._values[self._star : last]):
+                self._write(piece)
             self._row, self._star = self.next_row, last
-        if self._file.tell() - self._flushed >= FLUSH_BYTES:
-            self._flushed = self._file.tell()
-            self._file.flush_content()
+        if self._file.tell() - self._started >= START_BYTES:
+            self._file.start_flush(self._started)
+            self._started = self._file.tell()
 
     def write_index(self) -> None:
         """Write what ends the file."""

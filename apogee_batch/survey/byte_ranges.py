@@ -72,14 +72,13 @@ class FileBytes:
 
     def fetch(self, offset: int, n_bytes: int) -> bytes:
         """Return a range from the disk, which may give it in pieces, and do not keep it."""
-        start, n_bytes = offset, min(n_bytes, max(0, self._n_bytes - offset))
-        pieces = []
-        while n_bytes > 0 and (piece := os.pread(self._descriptor, n_bytes, offset)):
-            pieces.append(piece)
-            offset, n_bytes = offset + len(piece), n_bytes - len(piece)
-        content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        n_bytes = min(n_bytes, self._n_bytes - offset)
+        content = piece = os.pread(self._descriptor, n_bytes, offset) if n_bytes > 0 else b""
+        while piece and len(content) < n_bytes:
+            piece = os.pread(self._descriptor, n_bytes - len(content), offset + len(content))
+            content += piece
         if self._content is not None:
-            self._content.add(start, content)
+            self._content.add(offset, content)
         return content
 
     def size(self) -> int:

@@ -5,9 +5,9 @@ Only what the FITS standard (4.0) fixes is understood here.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,8 +17,9 @@ KEYWORD_BYTES = 9  # with the sign of equality
 VALUE_BYTES = CARD_BYTES - KEYWORD_BYTES
 EARLY_BYTES = 2 * BLOCK_BYTES  # what is wanted of a star comes first; after it, 18 cards a visit that are not
 MAX_AXES = 9
+NONE: frozenset[int] = frozenset()
 BITPIX_VALUES = (8, 16, 32, 64, -32, -64)
-PLAIN_NUMBER = b"0123456789+-."
+PLAIN_NUMBER = b"0123456789+-. "
 NO_SCALE = {
     "BSCALE": 1,
     "BZERO": 0,
@@ -37,8 +38,7 @@ class HeaderError(ValueError):
     """A header without a card that FITS demands."""
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """What a header promises of the data behind it.
 
     Attributes
@@ -67,15 +67,19 @@ class Header:
 
     def __init__(self, cards: bytes) -> None:
         self.cards = cards
+        self.accepted_as: frozenset[int] = NONE  # numbers of HDUs that it was found to be good for
+        # Where the value field of each early card begins.
+        self._early_fields = _known_fields(self._keywords(0, EARLY_BYTES), 0)
+        self._layout: Layout | None = None
 
     @cached_property
-    def _early_fields(self) -> Mapping[str, int]:
-        """Where the value field of each early card begins."""
-        return _known_fields(self._keywords(0, EARLY_BYTES), 0)
+    def grid(self) -> tuple[float | None, float | None, float | None]:
+        """Start, step and reference pixel of its first axis (CRVAL1, CDELT1, CRPIX1)."""
+        return self.number("CRVAL1"), self.number("CDELT1"), self.number("CRPIX1")
 
     @cached_property
     def _late_fields(self) -> Mapping[str, int]:
-        """Where those of the others do."""
+        """Where the value fields of the other cards begin."""
         return _find_fields(self._keywords(EARLY_BYTES, len(self.cards)), EARLY_BYTES)
 
     def _keywords(self, start: int, stop: int) -> bytes:
@@ -96,7 +100,14 @@ class Header:
 
     def text(self, keyword: str) -> str:
         """Return a card that holds text, without padding; "" where there is none."""
-        value = self.value(keyword)
+        at = self._early_fields.get(keyword) or self._late_fields.get(keyword)
+        if at is None:
+            return ""
+        field = self.cards[at : at + VALUE_BYTES]
+        before, quote, rest = field[2:].partition(b"'")
+        if field.startswith(b" '") and quote and not rest.partition(b"/")[0].strip(b" "):
+            return before.decode("ascii", "replace").strip()  # as almost always, without the expression
+        value = _known_value(field)
         return value.strip() if isinstance(value, str) else ""
 
     def number(self, keyword: str) -> float | None:
@@ -105,25 +116,44 @@ class Header:
         if at is None:
             return None
         field = self.cards[at : at + VALUE_BYTES]
-        number = field.partition(b"/")[0].strip(b" ")
-        if number and not number.translate(
-            None, PLAIN_NUMBER
-        ):  # most are: the expression takes four times as long
+        number = field.partition(b"/")[0]
+        if not number.translate(None, PLAIN_NUMBER):  # as of most: the expression takes four times as long
             try:
                 return float(number) if b"." in number else int(number)
-            except ValueError:  # as 1-2, which the expression does not take either
+            except ValueError:  # as 1-2 and 1 2 and nothing, which the expression does not take either
                 return None
         value = _known_value(field)
         return value if type(value) is float or type(value) is int else None
+
+    def numbers(self, *keywords: str) -> list[float | None]:
+        """Return several cards that hold numbers, each as `number` does."""
+        early, cards = self._early_fields, self.cards
+        found: list[float | None] = []
+        for keyword in keywords:
+            at = early.get(keyword, 0)
+            number = cards[at : at + VALUE_BYTES].partition(b"/")[0]
+            if at and b"." in number and not number.translate(None, PLAIN_NUMBER):
+                try:
+                    found.append(float(number))
+                    continue
+                except ValueError:
+                    pass
+            found.append(self.number(keyword))
+        return found
 
     def integer(self, keyword: str) -> int | None:
         """Return a card that holds an integer."""
         value = self.value(keyword)
         return value if type(value) is int else None
 
-    @cached_property
+    @property
     def layout(self) -> Layout:
         """What it promises of its data; `HeaderError` where it lacks a card."""
+        if self._layout is None:  # `cached_property` takes a lock, and each file has a header of its own
+            self._layout = self._find_layout()
+        return self._layout
+
+    def _find_layout(self) -> Layout:
         bitpix, n_axes = self.integer("BITPIX"), self.integer("NAXIS")
         if bitpix is None or bitpix not in BITPIX_VALUES:
             raise HeaderError("no BITPIX that FITS allows")

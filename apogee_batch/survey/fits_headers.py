@@ -5,7 +5,7 @@ they take to read. A file that departs from the FITS standard (4.0) in a place t
 that uses more of it than is understood here is left to astropy.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from apogee_batch.errors import ApStarError, RejectReason
 from apogee_batch.survey.byte_ranges import ByteSource
@@ -48,8 +48,7 @@ class _RecentHeaders:
 _recent = _RecentHeaders()
 
 
-@dataclass(frozen=True)
-class Hdu:
+class Hdu(NamedTuple):
     """One HDU of a file.
 
     Attributes
@@ -134,8 +133,9 @@ def _find_end(block: bytes) -> int:
         at = block.find(END_CARD, at + 1)
     end = -1 if at < 0 else -(-(at + CARD_BYTES) // BLOCK_BYTES) * BLOCK_BYTES
     stop = len(block) if end < 0 else end
-    if any(block.startswith(EXTENSION_START, start) for start in range(BLOCK_BYTES, stop, BLOCK_BYTES)):
-        raise HeaderError("no END before the next HDU")
+    for start in range(BLOCK_BYTES, stop, BLOCK_BYTES):
+        if block.startswith(EXTENSION_START, start):
+            raise HeaderError("no END before the next HDU")
     return end
 
 

@@ -2,8 +2,9 @@
 
 import math
 import re
-from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from apogee_batch.errors import ApStarError, RejectReason
 from apogee_batch.survey.fits_headers import Hdu, Header
@@ -18,7 +19,7 @@ MAX_SHOWN = 80  # characters of a malformed name, which may have thousands
 
 _FILE_NAME = re.compile(
     r"(?P<prefix>ap|as)Star(?P<commissioning>C?)-(?P<release>[a-z]+\d[A-Za-z\d._]*)-"
-    r"(?P<apogee_id>.+?)\.fits(?:\.gz)?",
+    r"(?P<apogee_id>.+?)(?i:\.fits(?:\.gz)?)",
     re.ASCII,
 )
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]{0,126}", re.ASCII)
@@ -28,8 +29,7 @@ _INT32_MAX = 2**31 - 1
 _INT64_MAX = 2**63 - 1
 
 
-@dataclass(frozen=True)
-class FileName:
+class FileName(NamedTuple):
     """What the name of an apStar file tells: apStar-r8-2M19390532+4027346.fits.
 
     Attributes
@@ -56,8 +56,7 @@ def parse_file_name(name: str) -> FileName | None:
     return FileName(match["prefix"], match["commissioning"] == "C", match["release"], match["apogee_id"])
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a file lies in the survey's tree: .../stars/{telescope}/{location_id or field}/file.
 
     Attributes
@@ -72,7 +71,12 @@ class Place:
 
 def find_place(path: Path) -> Place:
     """Return where a file lies in the survey's tree."""
-    *_, telescope, folder, _ = ("", "", *path.parts)
+    *_, telescope, folder = ("", "", *path.parts[-3:-1])
+    return _place(telescope, folder)
+
+
+@lru_cache(maxsize=1024)  # thousands of files lie in one folder
+def _place(telescope: str, folder: str) -> Place:
     if telescope in TELESCOPES and is_identifier(folder):
         return Place(telescope, folder)
     return Place("", "")
@@ -133,25 +137,28 @@ def describe_star(path: Path, primary: Header, *, n_visits: int, known: Star | N
     if not apstar_id:
         kind = "starsC" if named is not None and named.is_commissioning else "stars"
         apstar_id = _compose_id(telescope, release, kind, location_id, field, apogee_id)
-    star = Star(
-        apstar_id=apstar_id,
-        apogee_id=apogee_id,
-        telescope=telescope,
-        field=field,
-        location_id=location_id,
-        ra=_prefer(known.ra, coordinate(primary.number("RA"), 0, 360)),
-        dec=_prefer(known.dec, coordinate(primary.number("DEC"), -90, 90)),
-        j=_prefer(known.j, magnitude(primary.number("J"))),
-        h=_prefer(known.h, magnitude(primary.number("H"))),
-        k=_prefer(known.k, magnitude(primary.number("K"))),
-        snr=math.nan,
-        snr_header=_finite(primary.number("SNR")),
-        n_visits=known.n_visits or _bounded(primary.integer("NVISITS"), _INT32_MAX) or n_visits,
-        visit=0,
-        starflag=_starflag(known, primary),
-        release=release,
-        n_bad_pixels=0,
-        file=path.name,
+    ra, dec, j, h, k, snr = primary.numbers("RA", "DEC", "J", "H", "K", "SNR")
+    star = Star.of(
+        {
+            "apstar_id": apstar_id,
+            "apogee_id": apogee_id,
+            "telescope": telescope,
+            "field": field,
+            "location_id": location_id,
+            "ra": _prefer(known.ra, coordinate(ra, 0, 360)),
+            "dec": _prefer(known.dec, coordinate(dec, -90, 90)),
+            "j": _prefer(known.j, magnitude(j)),
+            "h": _prefer(known.h, magnitude(h)),
+            "k": _prefer(known.k, magnitude(k)),
+            "snr": math.nan,
+            "snr_header": _finite(snr),
+            "n_visits": known.n_visits or _bounded(primary.integer("NVISITS"), _INT32_MAX) or n_visits,
+            "visit": 0,
+            "starflag": _starflag(known, primary),
+            "release": release,
+            "n_bad_pixels": 0,
+            "file": path.name,
+        }
     )
     _check_names(path, star)
     return star
@@ -192,10 +199,17 @@ def _check_names(path: Path, star: Star) -> None:
     """Raise BAD_ID for a missing or malformed name."""
     if not star.apogee_id:
         raise ApStarError(path, RejectReason.BAD_ID, "neither OBJID nor the file name says which star it is")
-    for name in ("apogee_id", "apstar_id", "telescope", "field"):
-        text = getattr(star, name)
-        if text and not is_identifier(text):
+    names = (star.apogee_id, star.apstar_id, star.telescope, star.field)
+    if all(map(_may_be_name, names)):
+        return
+    for name, text in zip(("apogee_id", "apstar_id", "telescope", "field"), names, strict=True):
+        if not _may_be_name(text):
             raise ApStarError(path, RejectReason.BAD_ID, f"{name} is {text[:MAX_SHOWN]!r}")
+
+
+@lru_cache(maxsize=1024)  # telescopes and fields return
+def _may_be_name(text: str) -> bool:
+    return not text or is_identifier(text)
 
 
 def _prefer(known: float, found: float) -> float:

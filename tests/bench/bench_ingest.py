@@ -4,7 +4,8 @@
     python tests/bench/bench_ingest.py FOLDER --latency-ms 5 --copies 256
 
 FOLDER holds apStar files, of which copies are made that differ as stars do. Both ways take turns over all
-of them, with as many processes, started before the clock is.
+of them, with as many processes, started before the clock is. Each way has processes of its own: a worker of
+`ingest` lets the C library keep freed memory, and would make the other way faster than users have it.
 
 * ingest: all that `apogee-batch ingest` does once its workers are there: find the files, plan, check each of
   them, hash what is read, measure, write shards and tables to the disk with their hashes, commit, gather the
@@ -12,7 +13,8 @@ of them, with as many processes, started before the clock is.
 * astropy: open each file, take flux, err and mask of its combined spectrum and its cards, and assign them, a
   shard at a time, to arrays of the same layout. Nothing is checked, hashed, flushed or recorded.
 
-The shards alone are timed, too: what goes before and after them hardly grows with the number of files.
+The shards alone are timed, too: what goes before and after them hardly grows with the number of files. So is
+the disk: one process writes the bytes of the arrays to one file, and forces them to the disk.
 
 With `--latency-ms`, every open and every read of a file waits so long, as on a parallel file system far
 away, and reading with many files in flight is compared with reading one after the other.
@@ -112,18 +114,37 @@ def timed(
     return {"in all": time.perf_counter() - started, "shards": of_shards}
 
 
+def disk_seconds(store: Path) -> float:
+    """Return how long the disk takes for the bytes of the arrays of a store."""
+    content = [path.read_bytes() for path in sorted(store.glob("*/c/*/0"))]
+    started = time.perf_counter()
+    with (store.parent / "disk.bin").open("wb") as file:
+        file.writelines(content)
+        file.flush()
+        os.fsync(file.fileno())
+    seconds = time.perf_counter() - started
+    (store.parent / "disk.bin").unlink()
+    return seconds
+
+
+def _pool(given: argparse.Namespace) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(given.processes, mp_context=multiprocessing.get_context("spawn"))
+
+
 def compare(folder: Path, n_files: int, given: argparse.Namespace) -> None:
     """Print the medians of both ways and of their ratio."""
     stores = [folder.parent / name for name in ("astropy.zarr", "ingest.zarr")]
-    context = multiprocessing.get_context("spawn")
-    rounds = []
-    with ProcessPoolExecutor(given.processes, mp_context=context) as pool:
+    rounds, of_disk = [], []
+    with _pool(given) as first, _pool(given) as second:
+        ways = list(zip((by_astropy, by_ingest), stores, (first, second), strict=True))
         for round_number in range(given.rounds + 1):
-            ways = list(zip((by_astropy, by_ingest), stores, strict=True))
-            pair = [timed(way, folder, store, pool, given.shard_stars) for way, store in ways]
+            pair = [timed(way, folder, store, pool, given.shard_stars) for way, store, pool in ways]
             if round_number:  # the first starts the processes, and warms the page cache
                 rounds.append(pair)
+                of_disk.append(disk_seconds(stores[1]))
     print(f"arrays equal: {count_equal(*stores)} of 3")  # noqa: T201
+    size = sum(path.stat().st_size for path in stores[1].glob("*/c/*/0"))
+    print(f"disk: {size / 1e6:.0f} MB in {statistics.median(of_disk):.2f} s")  # noqa: T201
     for part in ("in all", "shards"):
         slow, fast = (statistics.median(pair[i][part] for pair in rounds) for i in range(2))
         ratios = sorted(pair[0][part] / pair[1][part] for pair in rounds)

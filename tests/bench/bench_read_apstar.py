@@ -30,8 +30,9 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
-from apogee_batch.survey import apstar
+from apogee_batch.survey import apstar_images
 from apogee_batch.survey.apstar import RejectedSpectrum, read_apstar, read_apstar_file
+from apogee_batch.survey.byte_ranges import open_bytes
 from apogee_batch.survey.pixels import BAD_PIXEL_ERR, GAP_ERR, GAP_FLUX
 from apogee_batch.survey.sources import find_apstar_files
 
@@ -77,9 +78,9 @@ def read_by_astropy(path: Path) -> tuple[list[np.ndarray], dict[str, object]]:
 
 def read_rows(path: Path) -> tuple[list[np.ndarray], dict[str, object]]:
     """Read by byte range what `read_by_astropy` reads, and nothing more."""
-    with apstar.open_bytes(path) as source:
-        primary = apstar._open_primary(source)
-        _, arrays = apstar._read_arrays(source, primary, "combined")
+    with open_bytes(path) as source:
+        primary = apstar_images.open_primary(source)
+        _, arrays = apstar_images.read_images(source, primary, "combined")
         rows = [
             array[0].astype(dtype)
             for array, dtype in zip(arrays, (np.float32, np.float32, np.int32), strict=True)
