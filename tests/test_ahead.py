@@ -4,7 +4,7 @@ from contextlib import closing
 
 import pytest
 
-from apogee_batch.ahead import N_AHEAD, map_ahead
+from apogee_batch.ahead import N_READY, map_ahead
 
 NAME = "test-ahead"
 
@@ -30,7 +30,7 @@ def test_items_are_taken_as_they_are_needed() -> None:
         assert taken == []
         for n in (1, 2, 3):
             next(results)
-            assert len(taken) == n + N_AHEAD
+            assert len(taken) == n + 1 + N_READY
     assert n_threads() == 0
 
 
@@ -63,3 +63,32 @@ def test_an_error_of_the_items_is_raised_and_ends_the_thread() -> None:
     with pytest.raises(ValueError, match="no more"):
         list(map_ahead(str, items(), thread_name=NAME))
     assert n_threads() == 0
+
+
+def test_several_threads_work_at_the_same_time_and_results_keep_their_order() -> None:
+    together = threading.Barrier(3)
+
+    def slow(i: int) -> int:
+        if i < 3:
+            together.wait(60)
+        return i
+
+    with closing(map_ahead(slow, range(10), thread_name=NAME, n_threads=3)) as results:
+        assert next(results) == 0
+        assert n_threads() == 3
+        assert list(results) == list(range(1, 10))
+    assert n_threads() == 0
+
+
+def test_each_thread_more_takes_one_item_more() -> None:
+    taken = []
+
+    def items() -> Iterator[int]:
+        for i in range(100):
+            taken.append(i)
+            yield i
+
+    with closing(map_ahead(str, items(), thread_name=NAME, n_threads=3)) as results:
+        for n in (1, 2, 3):
+            next(results)
+            assert len(taken) == n + 3 + N_READY

@@ -15,6 +15,7 @@ from apogee_batch.inference.anchored import (
     _pairs,
     choose_scales,
 )
+from apogee_batch.network.features import activate_hidden
 from apogee_batch.network.model import SpectrumNet, initialise_kaiming
 from apogee_batch.network.scaling import InputTransform
 from apogee_batch.survey.pixels import N_PIXELS
@@ -81,9 +82,13 @@ def test_a_star_without_noise_has_a_finite_scale() -> None:
 
 def test_no_noise_makes_no_difference(model: SpectrumNet) -> None:
     clean = torch.randn(2, N_PIXELS)
-    labels, differences = AnchoredNet(model).predict(clean, clean[:, None].repeat(1, 3, 1), torch.ones(2, 1))
+    labels, differences, activations = AnchoredNet(model).predict(
+        clean, clean[:, None].repeat(1, 3, 1), torch.ones(2, 1)
+    )
     assert (differences == 0).all()
     torch.testing.assert_close(labels, model(clean), rtol=1e-5, atol=1e-5)
+    wanted = activate_hidden(model, model.extract_features(clean))
+    torch.testing.assert_close(activations, wanted, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("noise", [0.1, 1e-3, 1e-5])
@@ -97,7 +102,7 @@ def test_differences_are_those_of_float32_to_a_fraction_of_the_noise(
     exact.load_state_dict(model.state_dict())
     wanted = exact(inputs[0].double()) - exact(clean.double())
     scales = choose_scales(InputTransform("raw"), torch.full_like(clean, noise), torch.ones(1, 1))
-    _, found = AnchoredNet(model).predict(clean, inputs, scales)
+    _, found, _ = AnchoredNet(model).predict(clean, inputs, scales)
     error = (found[0] - wanted).square().mean().sqrt() / wanted.square().mean().sqrt()
     assert error < 5e-3
 

@@ -97,7 +97,7 @@ def test_an_engine_asked_for_by_name_is_refused_if_it_cannot_be_loaded(
 
 def test_every_engine_is_listed_and_what_can_be_used_can_be_made() -> None:
     offers = available_engines()
-    assert {offer.name for offer in offers} == {"cuda", "kernel", "openvino", "torch"}
+    assert {offer.name for offer in offers} == {"cuda", "tiles", "kernel", "openvino", "torch"}
     model, transform = SpectrumNet(), InputTransform()
     for offer in offers:
         assert "\n" not in offer.reason

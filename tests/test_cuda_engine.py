@@ -115,8 +115,10 @@ def test_no_step_of_a_batch_leaves_its_device(model: SpectrumNet, precision: Pre
     keys = key_tensor([derive_noise_key(1, "star")] * 32, "meta")
     scale = torch.empty((32, 1), device="meta")
     program = engine._fast if precision == "fast" else engine._exact
-    labels = program(flux, err, keys, scale, scale, 100)
+    labels, features = program(flux, err, keys, scale, scale, 100)
     assert (labels.shape, labels.dtype, labels.device.type) == ((32, 101, 3), torch.float64, "meta")
+    assert (features.shape, features.dtype, features.device.type) == ((32, 1024), torch.float32, "meta")
+    assert engine._reduce(labels).shape == (32, 3, 3)
 
 
 def test_the_advice_to_use_tf32_is_not_shown(model: SpectrumNet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,14 +20,17 @@ that faint differences do not vanish and strong ones do not overflow.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from apogee_batch.network.model import N_CONVOLUTIONS, SpectrumNet
+from apogee_batch.network.model import CHANNELS, N_CONVOLUTIONS, SpectrumNet
 from apogee_batch.network.scaling import InputTransform
+
+if TYPE_CHECKING:  # few need them
+    from apogee_batch.inference.triton_tiles import Tiles
 
 LARGEST_NORMAL = 6.77  # sqrt(66 ln 2): `noise` draws none beyond it
 INPUT_EXPONENT = 4  # the largest difference at the input is below 2**4: layers may enlarge it 4000 times
@@ -77,14 +80,24 @@ class AnchoredNet:
     ----------
     model : SpectrumNet
         On the device where it is to run; its parameters are shared, not copied.
+    tiles : bool
+        Whether the convolutions of differences run in the fused tiles of `triton_tiles`, which wants Triton
+        and a GPU, or Triton's interpreter.
     """
 
-    def __init__(self, model: SpectrumNet) -> None:
+    def __init__(self, model: SpectrumNet, *, tiles: bool = False) -> None:
         self._convolutions = [_read_layer(model, f"conv{i}") for i in range(1, N_CONVOLUTIONS + 1)]
         self._hidden = [_read_layer(model, name) for name in ("fc1", "fc2")]
         self._last = _read_layer(model, "fc3")
+        self._tiles: Tiles | None = None
+        if tiles:
+            from apogee_batch.inference import triton_tiles
 
-    def predict(self, clean: Tensor, inputs: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
+            self._tiles = triton_tiles.Tiles([layer.half for layer in self._convolutions])
+            first, *others = self._hidden
+            self._hidden = [first._replace(half=_reorder_features(first.half)), *others]
+
+    def predict(self, clean: Tensor, inputs: Tensor, scales: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Predict standardised labels of clean spectra, and how those of their realizations differ.
 
         Parameters
@@ -101,18 +114,22 @@ class AnchoredNet:
         clean : Tensor of float32, shape (n_stars, n_labels)
         differences : Tensor of float32, shape (n_stars, n_realizations, n_labels)
             Not finite where float16 overflowed.
+        activations : Tensor of float32, shape (n_stars, 2 * hidden_width)
+            Of the clean spectra: the outputs of `fc1` before its ReLU, and those of `fc2` after it.
         """
-        n_stars, n_realizations, _ = inputs.shape
-        differences = ((inputs - clean[:, None]) * scales[:, None]).half().flatten(0, 1)
-        x, d = self._extract_features(clean, differences, scales)
-        d = d.view(n_stars, n_realizations, -1)
+        differences = ((inputs - clean[:, None]) * scales[:, None]).half()
+        extract = self._extract_features if self._tiles is None else self._extract_in_tiles
+        x, d = extract(clean, differences, scales)
+        zs = []
         for layer in self._hidden:
             z = functional.linear(x, layer.weight, layer.bias)  # (n_stars, hidden_width)
+            zs.append(z)
             x = z.relu()
             y = _linear_half(d, layer.half)  # (n_stars, n_realizations, hidden_width)
             d = _next_difference((y,), (z[:, None],), x[:, None], scales[:, None])
         labels = functional.linear(x, self._last.weight, self._last.bias)  # (n_stars, n_labels)
-        return labels, functional.linear(d.float(), self._last.weight) / scales[:, None]
+        activations = torch.cat((zs[0], x), dim=1)
+        return labels, functional.linear(d.float(), self._last.weight) / scales[:, None], activations
 
     def _extract_features(self, clean: Tensor, differences: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
         """Run the convolutions.
@@ -120,16 +137,16 @@ class AnchoredNet:
         Parameters
         ----------
         clean : Tensor of float32, shape (n_stars, n_pixels)
-        differences : Tensor of float16, shape (n_stars * n_realizations, n_pixels)
+        differences : Tensor of float16, shape (n_stars, n_realizations, n_pixels)
         scales : Tensor of float32, shape (n_stars, 1)
 
         Returns
         -------
         Tensor of float32, shape (n_stars, n_features)
-        Tensor of float16, shape (n_stars * n_realizations, n_features)
+        Tensor of float16, shape (n_stars, n_realizations, n_features)
         """
-        n_stars = len(clean)
-        x, d = clean[:, None, None, :], differences[:, None, None, :]
+        n_stars, n_realizations, _ = differences.shape
+        x, d = clean[:, None, None, :], differences.flatten(0, 1)[:, None, None, :]
         scales = scales[:, :, None, None, None]
         for i, layer in enumerate(self._convolutions, start=1):
             z = functional.conv2d(x, layer.weight, layer.bias, padding=(0, 1))
@@ -142,7 +159,19 @@ class AnchoredNet:
                 x = functional.max_pool2d(x, (1, 2))  # (n_stars, n_channels, 1, length // 2)
                 ys, zs = _pairs(y, x.shape[-1]), _pairs(z[:, None], x.shape[-1])
             d = _next_difference(ys, zs, x[:, None], scales).flatten(0, 1)
-        return x.flatten(1), d.flatten(1)
+        return x.flatten(1), d.reshape(n_stars, n_realizations, -1)
+
+    def _extract_in_tiles(self, clean: Tensor, differences: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
+        """Do what `_extract_features` does, but the differences of features come pixel by pixel."""
+        assert self._tiles is not None
+        x, anchors = clean[:, None, None, :], []
+        for i, layer in enumerate(self._convolutions, start=1):
+            z = functional.conv2d(x, layer.weight, layer.bias, padding=(0, 1))
+            anchors.append(z.squeeze(2).transpose(1, 2).contiguous())  # (n_stars, length, n_channels)
+            x = z.relu()
+            if i % 2 == 0:
+                x = functional.max_pool2d(x, (1, 2))
+        return x.flatten(1), self._tiles.run(differences.transpose(1, 2).contiguous(), anchors, scales)
 
 
 def _read_layer(model: SpectrumNet, name: str) -> _Layer:
@@ -154,6 +183,12 @@ def _read_layer(model: SpectrumNet, name: str) -> _Layer:
     if isinstance(layer, nn.Conv1d):
         weight = weight[:, :, None, :].contiguous(memory_format=torch.channels_last)
     return _Layer(weight, layer.bias.detach(), weight.half())
+
+
+def _reorder_features(weight: Tensor) -> Tensor:
+    """Return the weights of `fc1` for features that come pixel by pixel instead of channel by channel."""
+    by_channel = weight.view(len(weight), CHANNELS[-1], -1)  # (hidden_width, n_channels, pooled_pixels)
+    return by_channel.transpose(1, 2).flatten(1).contiguous()
 
 
 def _pairs(values: Tensor, n_pairs: int) -> tuple[Tensor, Tensor]:

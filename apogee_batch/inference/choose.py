@@ -43,9 +43,12 @@ class EngineOffer:
 # and, where only an import can tell whether what is there works, with `loading_fault()`.
 _ENGINES = {
     "cuda": ("cuda_engine", "CudaEngine", "cuda"),
+    "tiles": ("tiles_engine", "TilesEngine", "cuda"),
     "kernel": ("kernel_engine", "KernelEngine", "cpu"),
     "openvino": ("openvino_engine", "OpenVinoEngine", "cpu"),
 }
+
+_ONLY_BY_NAME = ("tiles",)  # has not been measured: for those who ask for it
 
 
 def available_engines() -> tuple[EngineOffer, ...]:
@@ -64,9 +67,9 @@ def choose_engine(wanted: EngineChoice, precision: Precision, device: str) -> En
 
     Parameters
     ----------
-    wanted : {"auto", "kernel", "openvino", "torch", "cuda"}
-        "auto" takes the first that can be used; one that is installed but cannot be loaded is passed over
-        with a warning.
+    wanted : {"auto", "kernel", "openvino", "torch", "cuda", "tiles"}
+        "auto" takes the first that can be used, "tiles" never; one that is installed but cannot be loaded
+        is passed over with a warning.
     precision : {"exact", "fast"}
     device : {"cpu", "cuda"}
         Where it is to compute.
@@ -79,7 +82,8 @@ def choose_engine(wanted: EngineChoice, precision: Precision, device: str) -> En
     offers = [
         offer
         for offer in available_engines()
-        if wanted in ("auto", offer.name) and (offer.precision, offer.device) == (precision, device)
+        if (wanted == offer.name or (wanted == "auto" and offer.name not in _ONLY_BY_NAME))
+        and (offer.precision, offer.device) == (precision, device)
     ]
     for i, offer in enumerate(offers):
         if offer.reason:

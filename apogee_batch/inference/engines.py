@@ -7,7 +7,7 @@ from apogee_batch.inference.noise import NoiseKey
 from apogee_batch.schema import DoubleArray, FloatArray
 
 Precision = Literal["exact", "fast"]
-EngineChoice = Literal["auto", "kernel", "openvino", "torch", "cuda"]
+EngineChoice = Literal["auto", "kernel", "openvino", "torch", "cuda", "tiles"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Engine(Protocol):
     Attributes
     ----------
     name : str
-        "torch", "openvino", "kernel" or "cuda".
+        "torch", "openvino", "kernel", "cuda" or "tiles".
     precision : {"exact", "fast"}
         "exact": float32 throughout. "fast": 16 bits, for the differences from the clean spectrum only.
     stars_per_call : int

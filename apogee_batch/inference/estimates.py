@@ -91,8 +91,7 @@ def prepare_stars(
 
 def estimate_batch(engine: Engine, stars: StarBatch, n_realizations: int) -> LabelEstimates:
     """Estimate labels of stars that are prepared; see `estimate_labels`."""
-    if n_realizations < 2:
-        raise ValueError(f"{n_realizations} realizations have no standard deviation; ask for 2 or more")
+    require_scatter(n_realizations)
     shape = (len(stars), N_LABELS)
     mean, std, clean = np.empty(shape), np.empty(shape), np.empty(shape)
     for start in range(0, len(stars), engine.stars_per_call):
@@ -101,3 +100,9 @@ def estimate_batch(engine: Engine, stars: StarBatch, n_realizations: int) -> Lab
         clean[some] = labels[:, 0]
         mean[some], std[some] = labels[:, 1:].mean(axis=1), labels[:, 1:].std(axis=1, ddof=1)
     return LabelEstimates(mean, std, clean)
+
+
+def require_scatter(n_realizations: int) -> None:
+    """Refuse so few realizations that they have no standard deviation."""
+    if n_realizations < 2:
+        raise ValueError(f"{n_realizations} realizations have no standard deviation; ask for 2 or more")

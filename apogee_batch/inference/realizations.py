@@ -38,13 +38,13 @@ def cap_err(err: FloatArray, cap: ErrCap = ErrCap.MEDIAN) -> FloatArray:
     -------
     ndarray of float32, shape (n_pixels,)
     """
-    is_measured = np.isfinite(err) & (err < BAD_PIXEL_ERR)
+    is_measured = (err < BAD_PIXEL_ERR) & (err > -np.inf)  # neither is NaN
     values = err[is_measured]
     if not values.size:
         return np.zeros_like(err)
     typical = _median(values) if cap is ErrCap.MEDIAN else float(np.mean(values.astype(np.float64)))
     capped = np.minimum(err, np.float32(MAX_ERR_OVER_TYPICAL * typical))
-    np.putmask(capped, ~is_measured, np.float32(0))
+    np.copyto(capped, np.float32(0), where=~is_measured)
     return capped.astype(np.float32, copy=False)
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from apogee_batch.network.model import HIDDEN_WIDTH, SpectrumNet
@@ -50,7 +51,24 @@ def _forward(model: SpectrumNet, transform: InputTransform, rows: FloatArray) ->
         scale = transform.scale(flux)
         device = model.fc1.weight.device
         inputs = transform.apply(flux.to(device), scale.to(device))
-        first = model.fc1(model.extract_features(inputs))
-        second = functional.relu(model.fc2(functional.relu(first)))
-        activations: FloatArray = torch.cat([first, second], dim=1).cpu().numpy()
+        activations: FloatArray = activate_hidden(model, model.extract_features(inputs)).cpu().numpy()
     return activations
+
+
+def activate_hidden(model: SpectrumNet, features: Tensor) -> Tensor:
+    """Return what `features_of` tells of spectra, from what the convolutions make of them.
+
+    Parameters
+    ----------
+    model : SpectrumNet
+    features : Tensor, shape (n_spectra, n_features)
+        From `SpectrumNet.extract_features`.
+
+    Returns
+    -------
+    Tensor, shape (n_spectra, 1024)
+        The second half is what `fc3` takes.
+    """
+    first = model.fc1(features)
+    second = functional.relu(model.fc2(functional.relu(first)))
+    return torch.cat([first, second], dim=1)

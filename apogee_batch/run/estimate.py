@@ -2,9 +2,12 @@
 
 import copy
 import threading
+from collections import deque
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from apogee_batch.inference.choose import EngineOffer, choose_engine, make_engin
 from apogee_batch.inference.engines import Engine, StarBatch
 from apogee_batch.inference.estimates import LabelEstimates, estimate_batch, prepare_stars
 from apogee_batch.inference.gate import check_engine
+from apogee_batch.inference.launching import BatchResult, LaunchingEngine, PendingBatch
 from apogee_batch.inference.realizations import ErrCap
 from apogee_batch.inference.torch_engine import TorchEngine
 from apogee_batch.network.calibration import Calibration, load_calibration
@@ -30,8 +34,10 @@ from apogee_batch.store.spectra import SpectrumBatch, StoreInfo
 
 N_TRIED = 8
 READ_STARS = 256  # a multiple of the chunks that stores are made of
+GPU_READERS = 4  # a core decodes and caps the errors of some 10,000 stars a second, a GPU may want more
 
 _one_at_a_time = threading.Lock()  # an engine's memory serves one call; tasks of one process may be threads
+_loading = threading.Lock()  # of them the first loads the engine, and the others wait for it
 
 
 @dataclass(frozen=True)
@@ -78,11 +84,12 @@ def load_network(model: Path, settings: dict[str, Any]) -> Network:
     torch.set_num_threads(1)  # one process a core; and sums do not change with the machine's cores
     device = choose_device(settings["device"])
     offer = choose_engine(settings["engine"], settings["precision"], device)
-    checkpoint, engine = _load_engine(model, settings["model_sha256"], offer, settings["realizations"])
-    wanted = settings.get("calibration_sha256")
-    if wanted is not None:
-        calibration = _load_calibration(model, checkpoint.sha256, wanted)
-        checkpoint = checkpoint.calibrated_by(calibration, wanted)
+    with _loading:
+        checkpoint, engine = _load_engine(model, settings["model_sha256"], offer, settings["realizations"])
+        wanted = settings.get("calibration_sha256")
+        if wanted is not None:
+            calibration = _load_calibration(model, checkpoint.sha256, wanted)
+            checkpoint = checkpoint.calibrated_by(calibration, wanted)
     return Network(checkpoint, engine, device)
 
 
@@ -147,14 +154,54 @@ def estimate_rows(
         seed, cap = settings["seed"], ErrCap(settings["err_cap"])
         return prepare_stars(keys, batch.flux, batch.err, run_seed=seed, cap=cap)
 
+    n_stars = -(-network.engine.stars_per_call // READ_STARS) * READ_STARS
+    on_gpu = network.device == "cuda"
+    n_threads = GPU_READERS if on_gpu else 1
+    rows = stars["row"].to_numpy()
+    batches = read_ahead(info, rows, n_stars, pinned=on_gpu, n_threads=n_threads, prepare=prepare)
+    results = list[BatchResult]()
+    with closing(batches):
+        first = [batch for batch in [next(batches, None)] if batch is not None]  # read while others compute
+        waiting = deque[PendingBatch]()
+        with _one_at_a_time:
+            for batch in chain(first, batches):
+                waiting.append(_begin(network, batch, settings["realizations"], with_features))
+                first.clear()
+                results += _finished(waiting, at_most=_batches_ahead(network.engine))
+    results += _finished(waiting, at_most=0)  # while the device computes what another task has begun
+    none = np.empty((0, N_ACTIVATIONS), np.float32)
+    features = [result.features for result in results if result.features is not None]
+    estimates = LabelEstimates.joined([result.estimates for result in results])
+    return estimates, np.concatenate([none, *features])
+
+
+class _Done:
+    """A batch of an engine that its caller has waited for."""
+
+    def __init__(self, result: BatchResult) -> None:
+        self._result = result
+
+    def result(self) -> BatchResult:
+        return self._result
+
+
+def _begin(network: Network, batch: StarBatch, n_realizations: int, with_features: bool) -> PendingBatch:
+    """Begin to estimate a batch; an engine that cannot be left alone with it ends it, too."""
     engine, checkpoint = network.engine, network.checkpoint
-    n_stars = -(-engine.stars_per_call // READ_STARS) * READ_STARS
-    is_pinned = network.device == "cuda"
-    batches = read_ahead(info, stars["row"].to_numpy(), n_stars, pinned=is_pinned, prepare=prepare)
-    estimates, features = list[LabelEstimates](), [np.empty((0, N_ACTIVATIONS), np.float32)]
-    with _one_at_a_time, closing(batches):
-        for batch in batches:
-            estimates.append(estimate_batch(engine, batch, settings["realizations"]))
-            if with_features:
-                features.append(features_of(checkpoint.model, checkpoint.transform, batch.flux))
-    return LabelEstimates.joined(estimates), np.concatenate(features)
+    if isinstance(engine, LaunchingEngine):
+        return engine.begin(batch, n_realizations, with_features=with_features)
+    estimates = estimate_batch(engine, batch, n_realizations)
+    if not with_features:
+        return _Done(BatchResult(estimates, None))
+    return _Done(BatchResult(estimates, features_of(checkpoint.model, checkpoint.transform, batch.flux)))
+
+
+def _batches_ahead(engine: Engine) -> int:
+    """Return how many batches may be on their way."""
+    return engine.batches_ahead if isinstance(engine, LaunchingEngine) else 0
+
+
+def _finished(waiting: deque[PendingBatch], *, at_most: int) -> Iterator[BatchResult]:
+    """Give the results of the batches that were begun first, until so many are left."""
+    while len(waiting) > at_most:
+        yield waiting.popleft().result()

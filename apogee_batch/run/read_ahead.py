@@ -18,7 +18,7 @@ T = TypeVar("T", SpectrumBatch, StarBatch)
 
 @overload
 def read_ahead(
-    info: StoreInfo, rows: IntArray, batch_stars: int, *, pinned: bool = ...
+    info: StoreInfo, rows: IntArray, batch_stars: int, *, pinned: bool = ..., n_threads: int = ...
 ) -> Generator[SpectrumBatch, None, None]: ...
 
 
@@ -29,6 +29,7 @@ def read_ahead(
     batch_stars: int,
     *,
     pinned: bool = ...,
+    n_threads: int = ...,
     prepare: Callable[[SpectrumBatch], T],
 ) -> Generator[T, None, None]: ...
 
@@ -39,11 +40,12 @@ def read_ahead(
     batch_stars: int,
     *,
     pinned: bool = False,
+    n_threads: int = 1,
     prepare: Callable[[SpectrumBatch], T] | None = None,
 ) -> Generator[SpectrumBatch | T, None, None]:
-    """Read spectra in batches, in a thread that is at most two batches ahead; see `map_ahead`.
+    """Read spectra in batches, in threads that are together a few batches ahead; see `map_ahead`.
 
-    Put the generator into `contextlib.closing`: the thread then ends with the use of it.
+    Put the generator into `contextlib.closing`: the threads then end with the use of it.
 
     Parameters
     ----------
@@ -55,8 +57,10 @@ def read_ahead(
         Stars of a batch; the last may have fewer. Multiples of the store's chunk read nothing twice.
     pinned : bool
         Whether what is yielded lies in memory from which a GPU copies by itself; needs CUDA.
+    n_threads : int
+        How many batches are read at the same time.
     prepare : callable, optional
-        Makes of each batch, in the thread, what is yielded in its stead.
+        Makes of each batch, in its thread, what is yielded in its stead.
 
     Yields
     ------
@@ -70,7 +74,7 @@ def read_ahead(
     """
     read = partial(_read, info, pinned=pinned, prepare=prepare)
     parts = (rows[start : start + batch_stars] for start in range(0, len(rows), batch_stars))
-    return map_ahead(read, parts, thread_name=THREAD_NAME)
+    return map_ahead(read, parts, thread_name=THREAD_NAME, n_threads=n_threads)
 
 
 def _read(

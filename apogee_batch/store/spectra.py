@@ -7,14 +7,15 @@ zeros.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import zarr
 
-from apogee_batch.errors import IntegrityError
+from apogee_batch.errors import IntegrityError, UsageError
 from apogee_batch.schema import FloatArray, IntArray
-from apogee_batch.store.chunks import CHUNK_STARS
+from apogee_batch.store.chunks import CHUNK_STARS, ChunkLayout, find_chunks
 from apogee_batch.store.layout import (
     MAX_SHARD_STARS,
     METADATA_FILE,
@@ -28,6 +29,7 @@ from apogee_batch.store.layout import (
     resize_store,
     shard_files,
 )
+from apogee_batch.store.shard_reader import Rows, read_rows_of_shard
 from apogee_batch.store.shard_writer import ShardWriter, write_shard
 from apogee_batch.survey.pixels import N_PIXELS
 
@@ -99,6 +101,7 @@ def read_spectra(info: StoreInfo, rows: IntArray, *, with_err: bool = True) -> S
 def _read_rows(group: zarr.Group, info: StoreInfo, name: str, rows: IntArray) -> FloatArray:
     """Read rows of one array, shard by shard: from each, what lies between its first and last row."""
     array = cast("zarr.Array[Any]", group[name])
+    layout = _known_layout(array)
     rows = np.asarray(rows)
     shards = rows // info.shard_stars
     pieces = [np.empty((0, N_PIXELS), np.float32)]
@@ -109,7 +112,7 @@ def _read_rows(group: zarr.Group, info: StoreInfo, name: str, rows: IntArray) ->
         wanted = rows[shards == shard]
         first, last = int(wanted[0]), int(wanted[-1])
         try:
-            block = np.asarray(array[first : last + 1])
+            block = _read_block(array, layout, info, file, first, last + 1)
         except (ValueError, RuntimeError, OSError) as error:
             raise IntegrityError(f"{file}: shard {shard} of the store is damaged ({error})") from error
         pieces.append(block if len(block) == len(wanted) else block[wanted - first])
@@ -121,3 +124,21 @@ def _read_rows(group: zarr.Group, info: StoreInfo, name: str, rows: IntArray) ->
             f"{info.path}: {name} of rows that should hold stars is not finite; ingest again"
         )
     return spectra
+
+
+def _known_layout(array: "zarr.Array[Any]") -> ChunkLayout | None:
+    """Return the layout of an array's chunks; None for one that this program does not make."""
+    try:
+        return find_chunks(array)
+    except UsageError:
+        return None
+
+
+def _read_block(
+    array: "zarr.Array[Any]", layout: ChunkLayout | None, info: StoreInfo, file: Path, start: int, stop: int
+) -> Rows:
+    """Read neighbouring rows of one shard; Zarr reads chunks that are not ours."""
+    if layout is None:
+        return np.asarray(array[start:stop])
+    first_row = start // info.shard_stars * info.shard_stars
+    return read_rows_of_shard(file, layout, info.shard_stars, start - first_row, stop - first_row)

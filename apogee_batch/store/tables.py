@@ -1,5 +1,6 @@
 """The tables beside the arrays: stars, labels and rejects, as Parquet in the store's `tables/` group."""
 
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -31,12 +32,18 @@ def read_table(path: Path, content: bytes | None = None) -> pa.Table:
     IntegrityError
         If the file is damaged.
     """
-    source = path if content is None else pa.BufferReader(content)
     try:
-        return pq.ParquetFile(source, page_checksum_verification=True).read()
+        return open_table(path, content).read()
     except (pa.ArrowInvalid, OSError) as error:
         text = " ".join(str(error).split())
         raise IntegrityError(f"{path}: missing or damaged ({text}); {REMEDY}") from error
+
+
+def open_table(path: Path, content: bytes | None = None) -> pq.ParquetFile:
+    """Open a Parquet table, whose pages are checked as they are read; for the arguments see `read_table`."""
+    # Arrow takes a name that is text to be UTF-8, which those of a file system need not be.
+    source = pa.OSFile(os.fsencode(path)) if content is None else pa.BufferReader(content)
+    return pq.ParquetFile(source, page_checksum_verification=True)
 
 
 def read_stars(store: Path) -> pa.Table:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import islice
+from itertools import islice, product
 
 import numpy as np
 import torch
@@ -33,8 +33,9 @@ def time_training(device: str, seconds: Callable[[Callable[[], object]], float])
     training_set = make_training_set(n_stars)
     rows = training_set.rows("train")
     scaler = LabelScaler.from_labels(training_set.labels)
-    for batch_size in (32, 128, 512):
-        recipe = load_recipe("robust").model_copy(update={"batch_size": batch_size})
+    for batch_size, autocast in product((32, 128, 512), ("off", "bfloat16")):
+        changes = {"batch_size": batch_size, "autocast": autocast}
+        recipe = load_recipe("robust").model_copy(update=changes)
         batches = draw_batches(rows, batch_size, min_steps=n_steps + N_WARM, seed=1, epoch=0)
         batches = batches[: n_steps + N_WARM]
         for place in ("device", "host"):
@@ -56,4 +57,5 @@ def time_training(device: str, seconds: Callable[[Callable[[], object]], float])
             with torch.backends.cudnn.flags(deterministic=True, benchmark=False, allow_tf32=False):
                 go(N_WARM)
                 rate = n_steps * batch_size / seconds(partial(go, n_steps))
-            yield f"batches of {batch_size:3}, spectra on the {place:6} {rate:9.0f} spectra/s"
+            kind = "float32" if autocast == "off" else autocast
+            yield f"batches of {batch_size:3}, {kind:8}, spectra on the {place:6} {rate:9.0f} spectra/s"
