@@ -6,6 +6,7 @@ import pytest
 from distributed import Status
 
 from apogee_batch.errors import IncompleteRunError
+from apogee_batch.network.recipe import load_recipe
 from apogee_batch.run import train_task
 from apogee_batch.run.clusters import is_leaving
 
@@ -50,8 +51,7 @@ def test_a_training_asks_before_each_step_and_before_it_writes(monkeypatch: pyte
         "train_in_folder",
         lambda *_, **options: seen.update(options) or SimpleNamespace(warnings=[]),
     )
-    monkeypatch.setattr(train_task, "Recipe", dict)
-    train_task.train_network("store", "out", {}, 0, 1, "cpu")
+    train_task.train_network("store", "out", load_recipe("robust").to_json(), 0, 1, "cpu")
     monkeypatch.setattr(train_task, "LEAVE_S", 0.0)
     monkeypatch.setattr(train_task, "is_leaving", lambda: True)
     with pytest.raises(IncompleteRunError):

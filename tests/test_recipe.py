@@ -59,6 +59,7 @@ def _text(**changes: str) -> str:
         (_text(dropout="1.0"), "dropout = 1.0: input should be less than 1"),
         (_text(learning_rate="nan"), "learning_rate = nan"),
         (_text(batch_size="0"), "batch_size = 0"),
+        (_text(autocast='"float16"'), "autocast = 'float16': input should be 'off' or 'bfloat16'"),
         ("name = ", "is not TOML"),
     ],
 )

@@ -81,7 +81,7 @@ def _train_one_epoch(
 SGD = {"optimiser": "sgd", "momentum": 0.9, "average_decay": 0.0, "dropout": 0.0, "max_epochs": 1}
 
 
-@pytest.mark.parametrize("changes", [{}, SGD])
+@pytest.mark.parametrize("changes", [{}, SGD, {"autocast": "bfloat16"}])
 def test_a_training_killed_after_every_epoch_equals_an_uninterrupted_one(
     training_set: TrainingSet, changes: dict[str, object]
 ) -> None:
@@ -148,9 +148,10 @@ def test_test_stars_are_never_read(training_set: TrainingSet) -> None:
     assert all(torch.equal(one.weights[name], other.weights[name]) for name in one.weights)
 
 
-def test_it_learns_a_small_set() -> None:
+@pytest.mark.parametrize("autocast", ["off", "bfloat16"])
+def test_it_learns_a_small_set(autocast: str) -> None:
     training_set = make_training_set(100, seed=3)
-    recipe = tiny_recipe(max_epochs=5, adaptation_max_rounds=0, noise=0.0)
+    recipe = tiny_recipe(max_epochs=5, adaptation_max_rounds=0, noise=0.0, autocast=autocast)
     trained, history = _train(training_set, recipe)
     assert trained.header.dev_loss is not None
     assert trained.header.dev_loss < 0.5

@@ -109,15 +109,22 @@ class Learner:
         """Compute the gradient of a batch and return its loss."""
         if self.shared is None:
             self.optimiser.zero_grad()
-            loss: Tensor = (self.model(inputs, drop=drop) - labels).square().mean()
+            loss: Tensor = (self._predict(inputs, drop) - labels).square().mean()
             loss.backward()  # type: ignore[no-untyped-call]
             return loss
         self.shared.clear()
         part = None
         if not share.is_empty:
-            part = (self.model(inputs, drop=drop) - labels).square().sum() / (share.n_items * N_LABELS)
-            part.backward()
+            part = (self._predict(inputs, drop) - labels).square().sum() / (share.n_items * N_LABELS)
+            part.backward()  # type: ignore[no-untyped-call]
         return self.shared.sum_over(self.ranks, part)
+
+    def _predict(self, inputs: Tensor, drop: Callable[[Tensor], Tensor] | None) -> Tensor:
+        """Return the predictions of the model in float32, in whatever they are computed."""
+        is_on = self.recipe.autocast == "bfloat16"
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=is_on):
+            predicted: Tensor = self.model(inputs, drop=drop)
+        return predicted.float()
 
     @torch.no_grad()
     def losses(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor:

@@ -79,6 +79,9 @@ class Recipe(BaseModel):
     adaptation_payne_tolerance : float
         A model is accepted in adaptation only if its Payne dev loss is at most (1 + this) times the one
         that adaptation began with.
+    autocast : {"off", "bfloat16"}
+        `bfloat16`: the passes through the network and back are computed in 16 bits where torch holds that
+        for safe. Weights, loss, optimiser and every dev loss stay in float32.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -111,6 +114,7 @@ class Recipe(BaseModel):
     adaptation_max_rounds: int = Field(1000, ge=0)
     adaptation_stale_rounds: int = Field(1, ge=1)
     adaptation_payne_tolerance: float = Field(0.1, ge=0)
+    autocast: Literal["off", "bfloat16"] = "off"
 
     @property
     def transform(self) -> InputTransform:
@@ -133,8 +137,12 @@ class Recipe(BaseModel):
         return self.learning_rate * rise * 0.5 * (1.0 + math.cos(math.pi * step / n_total))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the recipe as JSON values."""
-        return self.model_dump(mode="json")
+        """Return the recipe as JSON values.
+
+        A recipe without autocast does not mention it: its hash, and with it the states and models of
+        trainings that knew no such setting, stay what they are.
+        """
+        return self.model_dump(mode="json", exclude={"autocast"} if self.autocast == "off" else None)
 
 
 def load_recipe(name: str) -> Recipe:

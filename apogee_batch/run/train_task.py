@@ -1,5 +1,6 @@
 """What a worker does to train: read the labelled spectra, train, leave a model folder."""
 
+import logging
 import shutil
 import tempfile
 import time
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import torch
 
 from apogee_batch.errors import IncompleteRunError, UsageError
 from apogee_batch.network.ranks import Alone
@@ -17,6 +19,7 @@ from apogee_batch.run.clusters import is_leaving
 from apogee_batch.run.config import Device
 from apogee_batch.run.devices import choose_device
 from apogee_batch.run.ingest_tables import check_spectra
+from apogee_batch.run.machine import cpu_features
 from apogee_batch.schema import LABEL_NAMES, FloatArray, IntArray
 from apogee_batch.store.spectra import StoreInfo, open_store, read_spectra
 from apogee_batch.store.tables import read_labels
@@ -25,6 +28,8 @@ from apogee_batch.survey.pixels import N_PIXELS
 MAX_BYTES_IN_MEMORY = 1 << 32  # spectra of 125,000 stars
 LEAVE_S = 120.0  # Dask ends the process of a worker half a minute after it was told to leave
 POLL_S = 0.5
+NATIVE_FEATURES = {"bfloat16": {"avx512_bf16", "amx_bf16", "bf16"}}  # as the system names them, x86 and ARM
+logger = logging.getLogger(__name__)
 
 
 class _OnWorker(Alone):
@@ -100,6 +105,24 @@ def _write(file: IO[bytes], part: FloatArray) -> None:
         raise OSError(error.errno, error.strerror, tempfile.gettempdir()) from error
 
 
+def warn_of_slow_autocast(recipe: Recipe, device: str) -> None:
+    """Log it if a recipe asks for 16 bits that this device does not compute in itself."""
+    if recipe.autocast == "off" or _computes_in(recipe.autocast, device):
+        return
+    logger.warning(
+        'the recipe says autocast = "%s", which this %s has no instructions for: the training is right, but '
+        'slower than with autocast = "off"',
+        recipe.autocast,
+        "GPU" if device == "cuda" else "processor",
+    )
+
+
+def _computes_in(kind: str, device: str) -> bool:
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(NATIVE_FEATURES[kind] & set(cpu_features()))
+
+
 def train_network(
     store: str, out: str, recipe: dict[str, Any], seed: int, threads: int, device: Device
 ) -> list[str]:
@@ -123,13 +146,14 @@ def train_network(
     list of str
         What the training has against itself; empty when all is well.
     """
-    alone = _OnWorker()
+    alone, settings, chosen = _OnWorker(), Recipe(**recipe), choose_device(device)
+    warn_of_slow_autocast(settings, chosen)
     header = train_in_folder(
         Path(out),
         read_training_set(Path(store)),
-        Recipe(**recipe),
+        settings,
         seed=seed,
-        device=choose_device(device),
+        device=chosen,
         n_threads=threads,
         on_step=lambda _done, _of: alone.check(),
         ranks=alone,

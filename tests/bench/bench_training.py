@@ -7,9 +7,9 @@ The published way: one-dimensional layers in eager float32, a DataLoader, SGD, b
 itself. All are processes of their own with as many threads as there are cores, and have their turns in
 rounds; the ratios are those within a round. Ours does the same steps on the same spectra (`SGD 128`); beside
 it the recipe that a user gets (`robust`: batches of 32, AdamW, a running mean of the weights, noise on the
-spectra), which does more for each spectrum. Ours gathers, scales and transforms each batch within the time;
-the published way gets its spectra transformed. Before anything is timed, loss and gradient of the first batch
-are compared.
+spectra), which does more for each spectrum. `bf16` is each of them with `autocast = "bfloat16"`. Ours
+gathers, scales and transforms each batch within the time; the published way gets its spectra transformed.
+Before anything is timed, loss and gradient of the first batch are compared.
 """
 
 import argparse
@@ -45,6 +45,8 @@ SEED = 1
 MFLOP_PER_SPECTRUM = 3 * 55.7  # a forward pass, and twice as much for its gradients
 PUBLISHED = "published"
 AS_RUN, TUNED_NAME, SAME, ROBUST = "published as run", "published tuned", "ours SGD 128", "ours robust"
+IN_16_BITS = " bf16"  # ends the name of a contender that computes its passes so
+SAME_STEPS = (AS_RUN, TUNED_NAME, SAME)  # to rounding in float32
 LARGEST_DIFFERENCE = 1e-3  # relative, of loss and gradient: float32 in other orders of summation
 
 Epoch = Callable[[int], Iterator[object]]
@@ -70,9 +72,10 @@ def simulate_training_set() -> TrainingSet:
 
 def recipe_of(name: str) -> Recipe:
     """Return the recipe of a contender; the paper's with an input from which a network learns."""
-    if name == ROBUST:
-        return load_recipe("robust")
-    changes = {"input": "contrast", "initialisation": "kaiming"}
+    changes = {"autocast": "bfloat16" if name.endswith(IN_16_BITS) else "off"}
+    if name.startswith(ROBUST):
+        return Recipe.model_validate(load_recipe("robust").to_json() | changes)
+    changes |= {"input": "contrast", "initialisation": "kaiming"}
     return Recipe.model_validate(load_recipe("paper").to_json() | changes)
 
 
@@ -180,7 +183,8 @@ def serve_training(name: str) -> None:
 def start_teams(n_threads: int, seconds: float, lock: Path | None) -> list[Team]:
     """Start everything and fit the length of turns."""
     teams = []
-    for name, environment in ((AS_RUN, {}), (TUNED_NAME, TUNED), (SAME, {}), (ROBUST, {})):
+    ours = (SAME, SAME + IN_16_BITS, ROBUST, ROBUST + IN_16_BITS)
+    for name, environment in ((AS_RUN, {}), (TUNED_NAME, TUNED), *((name, {}) for name in ours)):
         team = Team(Contender(name, (sys.executable, __file__, "--serve", name), 1, n_threads, environment))
         with locked(lock):
             for _ in range(2):  # the first trial warms up, the second knows roughly how long it may take
@@ -191,7 +195,9 @@ def start_teams(n_threads: int, seconds: float, lock: Path | None) -> list[Team]
 
 def compare(teams: list[Team]) -> str:
     """Say whether the first steps of those with the same steps agree."""
-    wanted, *others = (np.array(team.ready[0]["first"]) for team in teams if team.contender.name != ROBUST)
+    wanted, *others = (
+        np.array(team.ready[0]["first"]) for team in teams if team.contender.name in SAME_STEPS
+    )
     largest = max(float(np.abs(found / wanted - 1).max()) for found in others)
     verdict = "agree" if largest < LARGEST_DIFFERENCE else "DIFFER"
     return f"loss {wanted[0]:.4f} and gradient {wanted[1]:.4f} of the first batch {verdict} ({largest:.0e})"
@@ -206,7 +212,8 @@ def table(rounds: list[dict[str, Turn]]) -> list[str]:
         speed = f"{rate:.0f} [{low:.0f}, {high:.0f}]"
         useful = rate * MFLOP_PER_SPECTRUM / 1e3
         lines.append(f"{name:18s} {speed:24s} {ratios[0]:20s} {ratios[1]:20s} {useful:7.0f}")
-    return lines
+    pairs = {name: ratio_text(rounds, name + IN_16_BITS, name) for name in (SAME, ROBUST)}
+    return [*lines, *(f"{name}, bfloat16 over float32: {ratio}" for name, ratio in pairs.items())]
 
 
 def main() -> None:

@@ -104,19 +104,20 @@ def _train(spec_path: Path, rank: int, host: str, voice: Voice) -> None:
     from apogee_batch.network.training_folder import train_in_folder
     from apogee_batch.run.devices import choose_device, device_name
     from apogee_batch.run.gang.spec import GangSpec
-    from apogee_batch.run.train_task import read_training_set
+    from apogee_batch.run.train_task import read_training_set, warn_of_slow_autocast
 
     spec = GangSpec.read(spec_path)
     voice.beat("read")
     training_set = read_training_set(Path(spec.store))
-    device = choose_device(spec.device)
+    recipe, device = Recipe(**spec.recipe), choose_device(spec.device)
+    warn_of_slow_autocast(recipe, device)
     voice.beat("meet")
     with _meet(spec, rank, host, voice) as ranks:
         ranks.agree("what it computes on", f"{device_name(device)}, torch {torch.__version__}")
         train_in_folder(
             Path(spec.model),
             training_set,
-            Recipe(**spec.recipe),
+            recipe,
             seed=spec.seed,
             device=device,
             n_threads=spec.threads,
