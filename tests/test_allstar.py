@@ -57,7 +57,8 @@ def test_the_folders_of_the_survey_tell_files_of_one_name_apart() -> None:
     ]
     assert (result.n_found, result.n_missing, result.n_extra, result.n_duplicate) == (3, 1, 0, 0)
     (missing,) = result.details.to_pylist()
-    assert missing == {"kind": "missing", "apstar_id": f"apogee.apo1m.s.stars.1.{A}", "file": name}
+    wanted = {"kind": "missing", "apstar_id": f"apogee.apo1m.s.stars.1.{A}", "file": name, "taken": ""}
+    assert missing == wanted
 
 
 def test_a_field_that_no_row_has_makes_a_file_extra() -> None:
@@ -114,6 +115,8 @@ def test_every_kind_of_repetition_is_counted() -> None:
     result = match_allstar(allstar, [Path("/s") / name for name in names])
     assert (result.n_found, result.n_missing, result.n_extra, result.n_duplicate) == (3, 0, 0, 3)
     assert kinds(result) == {"duplicate_file": 1, "duplicate_row": 1, "duplicate_target": 1}
+    (further,) = (record for record in result.details.to_pylist() if record["kind"] == "duplicate_file")
+    assert (further["file"], further["taken"]) == (f"/s/{names[1]}", f"/s/{names[0]}")
 
 
 def test_a_row_may_name_a_compressed_file(tmp_path: Path) -> None:
@@ -123,6 +126,8 @@ def test_a_row_may_name_a_compressed_file(tmp_path: Path) -> None:
     }
     allstar = read_allstar(make_table(tmp_path, table))
     files = [Path(f"/x/apStar-r8-{A}.fits"), Path(f"/x/apStar-r8-{B}.fits.gz")]
+    assert match_allstar(allstar, files).n_found == 2
+    files = [Path(f"/x/apStar-r8-{A}.FITS"), Path(f"/x/apStar-r8-{B}.Fits.GZ")]
     assert match_allstar(allstar, files).n_found == 2
 
 

@@ -120,6 +120,16 @@ def test_what_is_no_fits_table_is_refused(tmp_path: Path, content: bytes) -> Non
         read_allstar(path)
 
 
+@pytest.mark.parametrize("name", ["minimal.csv", "it's.parquet"])
+def test_a_table_in_another_format_is_refused_with_the_way_to_convert_it(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"APOGEE_ID,RA,DEC\n2M00000000+0000000,0.0,0.0\n")
+    with pytest.raises(UsageError, match="is not FITS, as allStar tables are") as caught:
+        read_allstar(path)
+    assert f"Table.read({name!r}).write('allStar.fits')" in str(caught.value)
+    assert "SIMPLE" not in str(caught.value)
+
+
 def test_an_apstar_file_is_no_summary(tmp_path: Path) -> None:
     path = tmp_path / "a.fits"
     path.write_bytes(simple_file())

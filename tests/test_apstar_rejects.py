@@ -181,6 +181,18 @@ def test_images_without_rows_are_rejected(folder: Path) -> None:
     assert reason(read_apstar(write(folder, content))) is RejectReason.BAD_SHAPE
 
 
+@pytest.mark.parametrize("n_pixels", [4096, 2048])
+def test_an_exposure_is_told_from_apstar(folder: Path, n_pixels: int) -> None:
+    content = simple_file(n_rows=3).replace(
+        b"NAXIS1  =                 8575", f"NAXIS1  = {n_pixels:20d}".encode()
+    )
+    result = read_apstar(write(folder, content))
+    assert reason(result) is RejectReason.NOT_APSTAR
+    assert isinstance(result, RejectedSpectrum)
+    assert "as apVisit files have" in result.text
+    assert "--row visits" in result.text
+
+
 def test_images_of_different_shapes_are_rejected(folder: Path) -> None:
     flux, err, mask, _ = make_values(3)
     assert reason(read_apstar(write(folder, write_apstar(flux, err[:1], mask)))) is RejectReason.BAD_SHAPE

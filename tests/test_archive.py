@@ -141,6 +141,27 @@ def test_of_an_archive_that_was_cut_the_first_members_are_left(folder: Path, tmp
     assert not is_torn(folder)
 
 
+def with_size(content: bytes, size: int) -> bytes:
+    """Return an archive whose first member says another size, with a checksum that fits."""
+    header = bytearray(content[:512])
+    header[124:136] = tarfile.itn(size, 12, tarfile.GNU_FORMAT)  # type: ignore[attr-defined]
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + content[512:]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("size", [-512, -1, -(1 << 60), 1 << 60])
+def test_a_size_that_leads_backwards_or_out_of_an_archive_costs_that_member(
+    size: int, folder: Path, tmp_path: Path
+) -> None:
+    pack(folder, staging=tmp_path)
+    path = archive_path(folder)
+    path.write_bytes(with_size(path.read_bytes(), size))
+    assert is_torn(folder)
+    assert held(folder) == {name: content for name, content in CONTENTS.items() if name != "00000.json"}
+
+
 def test_an_archive_that_is_replaced_while_it_is_read_gives_one_or_the_other(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,5 +42,20 @@ def test_the_fraction_that_is_proposed_is_enough() -> None:
         count(100, proposed, n_bad)
 
 
+@pytest.mark.parametrize(("n_inputs", "fraction", "n_bad"), [(100, 0.29, 29), (50, 0.58, 29), (90, 0.7, 63)])
+def test_a_fraction_is_what_it_looks_like_in_decimals(n_inputs: int, fraction: float, n_bad: int) -> None:
+    count(n_inputs, fraction, n_bad)
+    with pytest.raises(TooManyBadInputsError):
+        count(n_inputs, fraction, n_bad + 1)
+
+
+def test_whatever_is_proposed_is_enough() -> None:
+    for n_inputs in (*range(2, 60), 100, 200, 1000, 2999):
+        for n_bad in range(2, n_inputs + 1, max(1, n_inputs // 100)):
+            with pytest.raises(TooManyBadInputsError) as caught:
+                count(n_inputs, 0.0, n_bad)
+            count(n_inputs, float(str(caught.value).split("--max-bad-fraction ")[2].split()[0]), n_bad)
+
+
 def test_everything_may_be_bad_where_a_user_says_so() -> None:
     count(10, 1.0, 5, 5)

@@ -15,6 +15,7 @@ from apogee_batch.catalog.mrt import table4, write_mrt
 from apogee_batch.catalog.rows import rows_of
 from apogee_batch.catalog.text_tables import write_csv, write_ecsv
 from apogee_batch.catalog.votable import write_votable
+from apogee_batch.errors import UsageError
 from apogee_batch.schema import arrow_schema, catalog_columns
 
 SCHEMA = arrow_schema(catalog_columns())
@@ -147,6 +148,19 @@ def test_an_mrt_without_labels_has_blank_columns(catalog: pa.Table, tmp_path: Pa
     write_mrt(rows_of(catalog), tmp_path / "catalog.mrt", metadata={})
     table = Table.read(tmp_path / "catalog.mrt", format="ascii.mrt")
     assert set(cells(table["logg-label"])) == {None}
+
+
+def test_an_mrt_without_stars_is_refused_and_the_other_formats_are_not(
+    catalog: pa.Table, tmp_path: Path
+) -> None:
+    i = catalog.schema.get_field_index("teff")
+    hot = pa.array([7000.0] * (N_STARS - 1) + [None], catalog["teff"].type)
+    for none in (SCHEMA.empty_table(), catalog.set_column(i, catalog.schema.field(i), hot)):
+        with pytest.raises(UsageError, match="up to 6700 K; choose another --format"):
+            write_mrt(rows_of(none), tmp_path / "catalog.mrt", metadata={})
+        assert list(tmp_path.iterdir()) == []
+    for write in (write_votable, write_csv, write_ecsv):
+        write(rows_of(SCHEMA.empty_table()), tmp_path / "none", metadata={})
 
 
 def test_an_mrt_says_of_numbers_only_that_one_may_lack(catalog: pa.Table, tmp_path: Path) -> None:

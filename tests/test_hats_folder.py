@@ -3,6 +3,7 @@
 import fcntl
 import os
 from pathlib import Path
+from typing import IO
 
 import pytest
 from sky_catalogs import publish, sky_catalog
@@ -88,6 +89,27 @@ def test_what_an_export_works_in_is_locked_and_gone_afterwards(tmp_path: Path) -
         hats._remove_leftovers(tmp_path)
         assert aside.is_dir()
         raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_that_begins_beside_another_one_takes_nothing_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock, seen = fcntl.flock, list[str]()
+
+    def begin_beside(lock: IO[bytes], operation: int) -> None:
+        if not seen:  # between the making of the lock and the taking
+            seen.append("other")
+            hats._remove_leftovers(tmp_path)
+        flock(lock, operation)
+
+    monkeypatch.setattr(fcntl, "flock", begin_beside)
+    with hats._making_in(tmp_path) as aside:
+        assert seen
+        assert (aside / "lock").is_file()
+        hats._remove_leftovers(tmp_path)
+        assert (aside / "lock").is_file()
+        assert hats._MADE_IN.fullmatch(aside.name)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -126,6 +126,15 @@ def test_an_allstar_summary_is_a_label_table(tmp_path: Path) -> None:
     np.testing.assert_array_equal(table.labels, [[4.5, 5000.5, -0.25]])
 
 
+@pytest.mark.parametrize("before", ["2M", "2MASS J", "2MASSJ", "2MASS ", "J", ""])
+def test_names_of_2mass_are_those_of_the_survey(before: str, tmp_path: Path) -> None:
+    names = [f"{before}00005143+5615568", "VESTA", "J00005143+561556"]
+    path = write_simple(
+        tmp_path / "t.csv", apogee_id=names, teff=[4000.0] * 3, logg=[4.0] * 3, fe_h=[0.0] * 3
+    )
+    assert read_label_table(path, "payne").apogee_id == ("2M00005143+5615568", *names[1:])
+
+
 def test_columns_are_mapped(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     write_simple(path, apogee_id=None, ID=["A"], teff=[1.0], TeffPayne=[4800.0], SET=["Dev"])

@@ -1,6 +1,7 @@
 """The photometric network: what it computes, how it learns, how it is kept."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 from young_isochrones import write_parsec
 
-from apogee_batch.errors import IntegrityError, UsageError
+from apogee_batch.errors import ApogeeBatchError, IntegrityError, UsageError
 from apogee_batch.labels.isochrones import Isochrones, read_isochrones
 from apogee_batch.labels.photometric_checkpoint import (
     HEADER_FILE,
@@ -119,6 +120,13 @@ def test_the_best_epoch_is_kept(isochrones: Isochrones) -> None:
     assert nn.functional.smooth_l1_loss(
         torch.from_numpy(scaled), torch.zeros(scaled.shape, dtype=torch.float64), beta=0.02
     ).item() == pytest.approx(best, rel=1e-4)
+
+
+def test_a_loss_that_is_never_a_number_is_told(isochrones: Isochrones) -> None:
+    train, dev = _stars(isochrones, "train", 50), _stars(isochrones, "dev", 50)
+    lost = replace(dev, outputs=np.full_like(dev.outputs, np.nan))
+    with pytest.raises(ApogeeBatchError, match="diverged: its loss was never a number"):
+        train_net(_new_net(), train, lost, TrainingSettings(epochs=2, batch_size=50), seed=1)
 
 
 def test_held_out_precision_is_that_of_stars_it_never_saw(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apogee_batch.errors import UsageError
-from apogee_batch.survey.sources import find_apstar_files
+from apogee_batch.survey.sources import find_apstar_files, find_source_files
 
 Tree = Callable[..., list[Path]]
 
@@ -161,6 +161,35 @@ def test_a_folder_without_apstar_names_gives_its_fits_files(tmp_path: Path) -> N
     assert [path.name for path in found] == ["star2.fits.gz", "star1.fits"]
     (tmp_path / "apStar-r8-1.fits").touch()
     assert [path.name for path in find_apstar_files([str(tmp_path)])] == ["apStar-r8-1.fits"]
+
+
+def test_fits_files_that_a_folder_leaves_out_are_told(tmp_path: Path, tree: Tree) -> None:
+    wanted = tree("deep/apStar-r8-A.fits", "deep/apStar-r8-B.fits")
+    first, second, named = tree("2M15010818+2250020.fits", "deep/my_giant.FITS", "z.fits.gz")
+    (tmp_path / "copy.fits").symlink_to(wanted[0])  # the same file again is not left out
+    found = find_source_files([str(tmp_path), str(named)])
+    assert (found.files, found.left_out) == ([*wanted, named], [first, second])
+    (said,) = found.describe_left_out()
+    assert f"left out: 2 FITS files not named as apStar files are, the first is {first}" in said
+    second.unlink()
+    (said,) = find_source_files([str(tmp_path), str(named)]).describe_left_out()
+    assert said == f"left out: 1 FITS file not named as apStar files are: {first}; name it to take it"
+
+
+def test_a_pattern_and_a_list_tell_what_their_folders_leave_out(tmp_path: Path, tree: Tree) -> None:
+    tree("41/apStar-r8-A.fits")
+    others = tree("41/x.fits", "42/y.fits")  # in 42 nothing is named as apStar files are
+    assert find_source_files([f"{tmp_path}/4?"]).left_out == others
+    (tmp_path / "stars.txt").write_text("41\n")
+    assert find_source_files([str(tmp_path / "stars.txt")]).left_out == others[:1]
+
+
+def test_where_all_fits_files_are_taken_none_is_left_out(tmp_path: Path, tree: Tree) -> None:
+    wanted = tree("a.fits", "b.FITS")
+    found = find_source_files([str(tmp_path)])
+    assert (found.files, found.left_out, found.describe_left_out()) == (wanted, [], [])
+    renamed = tree("apStar-r8-A.FITS", "apStar-r8-B.Fits.GZ")
+    assert find_apstar_files([str(tmp_path)]) == renamed
 
 
 @pytest.mark.parametrize(

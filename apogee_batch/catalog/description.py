@@ -1,28 +1,14 @@
 """Which reader tells what a catalogue holds: columns, missing values, flags, origin."""
 
-import csv
 from pathlib import Path
-
-import pyarrow as pa
-from astropy.io.fits.verify import VerifyError
 
 from apogee_batch.catalog.facts import FileFacts
 from apogee_batch.catalog.parquet_facts import hats_facts, is_hats, parquet_facts
 from apogee_batch.catalog.table_facts import ASTROPY_FORMATS, table_facts
 from apogee_batch.errors import UsageError
+from apogee_batch.survey.table_files import UNREADABLE, first_words
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    VerifyError,
-    csv.Error,
-    pa.ArrowException,
-)
 
 
 def read_facts(path: Path) -> FileFacts:
@@ -43,6 +29,5 @@ def read_facts(path: Path) -> FileFacts:
         if path.is_dir():
             return hats_facts(path)
         return parquet_facts([path]) if suffix in PARQUET_SUFFIXES else table_facts(path)
-    except _UNREADABLE as error:
-        text = " ".join(str(error).split())
-        raise UsageError(f"{path}: cannot be read ({text}); is the file whole?") from error
+    except UNREADABLE as error:
+        raise UsageError(f"{path}: cannot be read ({first_words(error)}); is the file whole?") from error

@@ -16,6 +16,7 @@ from astropy.table import Column, MaskedColumn, Table
 from apogee_batch.catalog.annotations import FRAME, TITLE
 from apogee_batch.catalog.facts import ROW_COUNT
 from apogee_batch.catalog.rows import CatalogRows, ascii_text
+from apogee_batch.errors import UsageError
 from apogee_batch.files import FileDigest, write_text
 from apogee_batch.schema import catalog_flags
 
@@ -28,7 +29,8 @@ _SCATTER = f"scatter of the realizations, not the error to use {_NOTE_ON_ERRORS}
 _ON_ERRORS = (
     "How far the network's answer moves with the noise of the spectrum. Errors of the labels and of the "
     "method are not in it; the scatter between predictions and labels is several times larger. The errors to "
-    "use are e_logg_total, e_teff_total and e_fe_h_total of the catalogue, where the model has a calibration."
+    "use, where the model has a calibration, are e_logg_total, e_teff_total and e_fe_h_total of the "
+    "catalogue, for rows without STRANGE_SPECTRUM, OUTSIDE_TRAINING and TEFF_EDGE."
 )
 
 
@@ -78,9 +80,19 @@ def write_mrt(
         What else to say of the catalogue: a note below the description of the columns.
     staging : Path, optional
         Not needed: the table is made in memory.
+
+    Raises
+    ------
+    UsageError
+        If no star is left for it: an MRT has one line at least.
     """
     del staging
     stars = pa.concat_tables(_printed_stars(piece) for piece in rows.pieces())
+    if not len(stars):
+        raise UsageError(
+            f"{path}: not made: an MRT without stars is none, and no star of the catalogue has a prediction "
+            f"up to {catalog_flags()['TEFF_EDGE'].threshold:g} K; choose another --format"
+        )
     text = io.StringIO()
     table4(stars).write(text, format="ascii.mrt")
     notes = {ROW_COUNT: str(len(stars)), **metadata}

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from apogee_batch.catalog.facts import (
     is_ours,
 )
 from apogee_batch.errors import UsageError
+from apogee_batch.survey.table_files import open_hdus
 
 ASTROPY_FORMATS = {
     ".fits": "fits",
@@ -54,6 +56,9 @@ def table_facts(path: Path) -> FileFacts:
     with _warnings_into(remarks):
         if kind == "fits" and path.stat().st_size % _BLOCK_BYTES:
             raise UsageError(f"{path}: is no whole number of FITS blocks; is the file whole?")
+        if kind == "fits":
+            with open_hdus(path) as hdus:
+                deque(hdus, maxlen=0)  # Table.read would not come to an end at a damaged header
         if kind == "ascii.mrt":
             _refuse_cut_mrt(path)
         table, origin = _read(path, kind)

@@ -23,6 +23,7 @@ from astropy.utils.exceptions import AstropyWarning
 
 from apogee_batch.errors import UsageError
 from apogee_batch.schema import BoolArray
+from apogee_batch.survey.table_files import UNREADABLE, first_words, open_hdus
 
 FORMAT_OF_SUFFIX = {
     ".fits": "fits",
@@ -91,27 +92,33 @@ def _readable(path: Path) -> Iterator[None]:
             warnings.simplefilter("ignore", AstropyWarning)
             warnings.filterwarnings("error", message=".*truncated", category=AstropyWarning)
             yield
-    except (OSError, EOFError, ValueError, TypeError, LookupError, SyntaxError, AstropyWarning) as error:
-        # an XML parser raises a SyntaxError; a short FITS table a TypeError
-        text = " ".join(str(error).split())
-        raise UsageError(f"{path}: cannot be read as a table ({text}); is the file whole?") from error
+    except UNREADABLE as error:
+        raise UsageError(
+            f"{path}: cannot be read as a table ({first_words(error)}); is the file whole?"
+        ) from error
 
 
 def _open_fits(path: Path) -> TableFile:
     """Open the first table extension of a FITS file."""
-    with fits.open(path, memmap=True) as hdus:
-        tables = [i for i, hdu in enumerate(hdus) if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)]
-        if not tables:
-            raise ValueError("no table extension in it")
-        extension = tables[0]
-        names = tuple(hdus[extension].columns.names)
+    with open_hdus(path) as hdus:
+        names = tuple(_first_table(hdus).columns.names)
+    if not all(names):
+        raise ValueError("a column without a name")
 
     def read(wanted: Sequence[str]) -> dict[str, RawColumn]:
-        with _readable(path), fits.open(path, memmap=True, character_as_bytes=True) as hdus:
-            hdu = hdus[extension]
+        with _readable(path), open_hdus(path) as hdus:
+            hdu = _first_table(hdus)
             return {name: _fits_column(hdu.data.field(name), hdu.columns[name]) for name in wanted}
 
     return TableFile(names, read)
+
+
+def _first_table(hdus: Iterator[Any]) -> Any:
+    """Return the first table extension."""
+    for hdu in hdus:
+        if isinstance(hdu, fits.BinTableHDU | fits.TableHDU):
+            return hdu
+    raise ValueError("no table extension in it")
 
 
 def _fits_column(field: Any, column: Any) -> RawColumn:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from apogee_batch.errors import ApogeeBatchError
 from apogee_batch.labels.synthetic_stars import DISTANCE, OUTPUTS, StarInputs, SyntheticStars
 from apogee_batch.schema import DoubleArray
 
@@ -145,6 +146,11 @@ def train_net(
     -------
     float
         The loss on `dev`, of outputs of deviation 1: see `LOSS_BEND`.
+
+    Raises
+    ------
+    ApogeeBatchError
+        If the loss was a number after no epoch.
     """
     generator = torch.Generator().manual_seed(seed)
     _draw_weights(net, generator)
@@ -167,6 +173,10 @@ def train_net(
         if loss < best:
             best, weights = loss, {name: value.clone() for name, value in net.state_dict().items()}
         on_epoch(epoch + 1, loss)
+    if not weights:
+        raise ApogeeBatchError(
+            "the photometric network diverged: its loss was never a number; look at its bands and limits"
+        )
     net.load_state_dict(weights)
     return best
 

@@ -1,5 +1,6 @@
 """A table of training labels: which of its columns mean what, in which unit."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -23,6 +24,7 @@ KNOWN_NAMES = {  # our name, and those that are taken for it whatever their case
     "data_set": ("data_set",),
 }
 IDENTIFIERS = ("apogee_id", "apstar_id")
+TWOMASS_NAME = re.compile(r"(?:2MASS\s*)?J?(\d{8}[+-]\d{7})", re.ASCII)  # as SIMBAD and VizieR write it
 MISSING_AT_OR_BELOW = -99.0  # APOGEE writes -9999, others -999 or -99; no label in any unit reaches so low
 
 
@@ -32,7 +34,8 @@ def read_label_table(
     """Read a table of labels in FITS, CSV, ECSV, Parquet or VOTable.
 
     Needed are `teff`, `logg`, `fe_h` and `apogee_id` or `apstar_id` (or both: `apstar_id` is the
-    more exact). A column `data_set` sets the split of the rows where it is filled in.
+    more exact). An `apogee_id` may also be written as 2MASS is elsewhere, "2MASS J00000000+0000000" or
+    without its first words. A column `data_set` sets the split of the rows where it is filled in.
 
     Parameters
     ----------
@@ -67,6 +70,7 @@ def read_label_table(
         _label_values(label, columns[label], f"{path}: column {names[label]!r}") for label in LABEL_NAMES
     ]
     texts = {name: text_values(columns[name]) if name in columns else ("",) * n_rows for name in IDENTIFIERS}
+    texts["apogee_id"] = tuple(_survey_name(text) for text in texts["apogee_id"])
     data_set = ("",) * n_rows
     if "data_set" in columns:
         data_set = _splits(text_values(columns["data_set"]), f"{path}: column {names['data_set']!r}")
@@ -80,6 +84,12 @@ def read_label_table(
         n_rows=n_rows,
     )
     return first_row_of_each_star(complete_rows(everything))
+
+
+def _survey_name(text: str) -> str:
+    """Return a name of 2MASS in the form of the survey, 2M00000000+0000000, and any other as it is."""
+    match = TWOMASS_NAME.fullmatch(text)
+    return text if match is None else f"2M{match[1]}"
 
 
 def _column_names(path: Path, file: TableFile, column_map: Mapping[str, str]) -> dict[str, str]:

@@ -1,11 +1,13 @@
 """`metrics.jsonl`: one line of JSON for each epoch of a training."""
 
+import errno
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from apogee_batch.files import canonical_json, write_text
+from apogee_batch.files import canonical_json, force_to_disk, write_text
 from apogee_batch.network.state import EpochMetrics
 
 METRICS_FILE = "metrics.jsonl"
@@ -21,11 +23,20 @@ def append_metrics(path: Path, metrics: EpochMetrics, *, seconds: float) -> None
         Losses that are not numbers become null.
     seconds : float
         Time that the epoch took.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; `filename` is always set.
     """
     values = _without_nan(asdict(metrics) | {"seconds": round(seconds, 3)})
-    with path.open("a", encoding="utf-8") as file:
-        file.write(canonical_json(values) + "\n")
-        file.flush()
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(canonical_json(values) + "\n")
+            file.flush()
+            force_to_disk(file.fileno())  # before the state of the epoch is, or a power cut leaves a gap
+    except OSError as error:
+        raise OSError(error.errno, os.strerror(error.errno or errno.EIO), str(path)) from error
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -173,8 +173,6 @@ def _read_index(archive: Path, identity: tuple[int, int, int]) -> _Index | None:
             return None
         n_bytes, places, at, is_whole = identity[2], dict[str, tuple[int, int]](), 0, True
         for name, start, size in _members(descriptor, n_bytes):
-            if start + size > n_bytes:
-                continue
             places[name] = (start, size)
             padding = _padding(size)
             is_whole &= start == at + BLOCKSIZE
@@ -189,10 +187,14 @@ def _members(descriptor: int, n_bytes: int) -> Iterator[tuple[str, int, int]]:
     """Give name, offset and size of each member; a block that is no header is passed over."""
     at = 0
     while at + BLOCKSIZE <= n_bytes:
+        start = at + BLOCKSIZE
         try:
             info = TarInfo.frombuf(os.pread(descriptor, BLOCKSIZE, at), "utf-8", "strict")
         except (HeaderError, UnicodeDecodeError):
-            at += BLOCKSIZE
+            at = start
             continue
-        yield info.name, at + BLOCKSIZE, info.size
-        at += BLOCKSIZE + info.size + len(_padding(info.size))
+        if not 0 <= info.size <= n_bytes - start:  # cut; or negative, which would lead back here for ever
+            at = start
+            continue
+        yield info.name, start, info.size
+        at = start + info.size + len(_padding(info.size))

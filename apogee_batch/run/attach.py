@@ -7,7 +7,7 @@ from pathlib import Path
 from apogee_batch.errors import UsageError
 from apogee_batch.files import write_table
 from apogee_batch.labels.attach import attach_labels
-from apogee_batch.labels.tables import read_label_table
+from apogee_batch.labels.tables import LabelTable, read_label_table
 from apogee_batch.run.store_tables import ATTACHED, ROW_GROUP_STARS, note_tables
 from apogee_batch.store.spectra import open_store
 from apogee_batch.store.tables import LABELS, UNMATCHED, read_stars, table_path
@@ -63,8 +63,8 @@ def attach_tables(
     if len(attached.table) == 0:
         n_labels = sum(table.n_rows for table in read)
         raise UsageError(
-            f"none of the {n_labels} labels belongs to a star of {store}; "
-            "they are matched by apogee_id (2M00000000+0000000); --map apogee_id=COLUMN names another"
+            f"none of the {n_labels} labels belongs to a star of {store}; {_describe_names(read)}they are "
+            "matched by apogee_id (2M00000000+0000000); --map apogee_id=COLUMN names another"
         )
     written = [
         write_table(table_path(store, UNMATCHED), attached.unmatched),
@@ -72,3 +72,10 @@ def attach_tables(
     ]
     note_tables(store, ATTACHED, written)
     return AttachSummary(attached.counts, table_path(store, UNMATCHED))
+
+
+def _describe_names(tables: Sequence[LabelTable]) -> str:
+    """Show a name of the tables beside what is expected; nothing where they have none."""
+    names = (name for table in tables for name in (*table.apogee_id, *table.apstar_id) if name)
+    first = next(names, "")
+    return f"theirs are like {first[:60]!r}, and " if first else ""

@@ -1,5 +1,6 @@
 """How many bad inputs a run accepts before it stops."""
 
+import math
 from collections import Counter
 from collections.abc import Callable
 
@@ -8,6 +9,7 @@ import pyarrow as pa
 from apogee_batch.errors import TooManyBadInputsError
 from apogee_batch.run.ledger import ShardReport
 
+LEAST_PART = 1e-6  # 0.29 * 100 is a little less than 29, and 29 of 100 are not more than 0.29
 REJECTS_SO_FAR = "rejects_so_far.parquet"  # for people, while a stage stands still for its rejects
 
 
@@ -33,8 +35,8 @@ class BadInputs:
     ) -> None:
         self._n_inputs = n_inputs
         self._max_fraction = max_fraction
-        limit = max(1.0, max_fraction * (n_inputs - n_known)) if max_fraction > 0 else 0.0
-        self._limit = n_known + limit
+        allowed = math.floor(max_fraction * (n_inputs - n_known) + LEAST_PART)
+        self._limit = n_known + (max(1, allowed) if max_fraction > 0 else 0)
         self._noun = noun
         self._keep_list = keep_list
         self._n_bad = 0

@@ -125,12 +125,14 @@ def _is_replaceable(folder: Path) -> bool:
 @contextmanager
 def _making_in(parent: Path) -> Iterator[Path]:
     """Give a new folder for what is unfinished, locked while the block runs, and gone after it."""
-    aside = parent / f".hats.{uuid.uuid4().hex}.partial"
+    number = uuid.uuid4().hex
+    aside = parent / f".hats-{number}"  # no leftover by its name: another export could lock it before us
     aside.mkdir()
     try:
         with (aside / _LOCK).open("wb") as lock:
             with suppress(OSError):  # a file system without locks: then leftovers there stay
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            aside = aside.rename(parent / f".hats.{number}.partial")
             yield aside
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -17,9 +17,10 @@ from apogee_batch.survey.spectrum import Star
 
 __all__ = ["AllStar", "Reconciliation", "match_allstar", "read_allstar"]
 
+DUPLICATE_FILE, DUPLICATE_ROW, DUPLICATE_TARGET = "duplicate_file", "duplicate_row", "duplicate_target"
 EXTRATARG_DUPLICATE = 1 << 4  # the star has another row: it was observed in another field too
 DETAILS_SCHEMA = pa.schema(
-    [pa.field(name, pa.string(), nullable=False) for name in ("kind", "apstar_id", "file")]
+    [pa.field(name, pa.string(), nullable=False) for name in ("kind", "apstar_id", "file", "taken")]
 )
 
 
@@ -43,7 +44,8 @@ class Reconciliation:
         (EXTRATARG bit 4); the last are selected like all others.
     details : pa.Table
         Columns kind ("missing", "extra", "duplicate_file", "duplicate_row", "duplicate_target"),
-        apstar_id ("" for extra), file.
+        apstar_id ("" for extra), file, taken (of a duplicate_file: the file of its row that is selected,
+        which is the first by its path; "" otherwise).
     """
 
     selected: list[tuple[Path, Star]]
@@ -97,13 +99,14 @@ def match_allstar(allstar: AllStar, files: Sequence[Path]) -> Reconciliation:
     candidates = _index(rows)
     taken: dict[int, Path] = {}
     repeated: set[int] = set()
-    details: list[tuple[str, str, str]] = []
+    details: list[tuple[str, str, str, str]] = []
     for path in sorted(files):
         own = _choose(path, rows, candidates)
         if not own:
-            details.append(("extra", "", str(path)))
+            details.append(("extra", "", str(path), ""))
         elif own[0] in taken:
-            details.append(("duplicate_file", rows[own[0]].apstar_id, str(path)))
+            name, first = rows[own[0]].apstar_id, taken[own[0]]
+            details.append((DUPLICATE_FILE, name, str(path), str(first)))
         else:
             taken[own[0]] = path
             repeated.update(own[1:])
@@ -112,11 +115,11 @@ def match_allstar(allstar: AllStar, files: Sequence[Path]) -> Reconciliation:
     again = [i for i in taken if rows[i].extratarg & EXTRATARG_DUPLICATE]
     for kind, which in (
         ("missing", missing),
-        ("duplicate_row", sorted(repeated)),
-        ("duplicate_target", again),
+        (DUPLICATE_ROW, sorted(repeated)),
+        (DUPLICATE_TARGET, again),
     ):
-        details += [(kind, rows[i].apstar_id or rows[i].apogee_id, rows[i].file) for i in which]
-    kinds = [kind for kind, _, _ in details]
+        details += [(kind, rows[i].apstar_id or rows[i].apogee_id, rows[i].file, "") for i in which]
+    kinds = [detail[0] for detail in details]
     return Reconciliation(
         selected=list(zip(taken.values(), allstar.stars(list(taken)), strict=True)),
         n_found=len(taken),
@@ -124,7 +127,7 @@ def match_allstar(allstar: AllStar, files: Sequence[Path]) -> Reconciliation:
         n_extra=kinds.count("extra"),
         n_duplicate=sum(kind.startswith("duplicate") for kind in kinds),
         details=pa.Table.from_arrays(
-            [pa.array([detail[i] for detail in details], pa.string()) for i in range(3)],
+            [pa.array([detail[i] for detail in details], pa.string()) for i in range(len(DETAILS_SCHEMA))],
             schema=DETAILS_SCHEMA,
         ),
     )
@@ -140,9 +143,15 @@ def _index(rows: Iterable[_Row]) -> dict[str, list[int]]:
     """Return which rows may be about a file, by its name without .gz or else by star."""
     index = defaultdict(list)
     for i, row in enumerate(rows):
-        name = row.file.rpartition("/")[2].removesuffix(".gz")
+        name = _plain_name(row.file.rpartition("/")[2])
         index[name or _star_key(row.apogee_id, is_commissioning=row.commiss != 0)].append(i)
     return dict(index)
+
+
+def _plain_name(name: str) -> str:
+    """Return the name of a file without .gz, its .fits in small letters."""
+    plain = name[:-3] if name.lower().endswith(".gz") else name
+    return plain[:-5] + ".fits" if plain.lower().endswith(".fits") else plain
 
 
 def _star_key(apogee_id: str, *, is_commissioning: bool) -> str:
@@ -153,7 +162,7 @@ def _star_key(apogee_id: str, *, is_commissioning: bool) -> str:
 def _choose(path: Path, rows: Sequence[_Row], index: dict[str, list[int]]) -> list[int]:
     """Return the row that a file belongs to, then rows that repeat it; nothing for an extra file."""
     named = parse_file_name(path.name)
-    own = index.get(path.name.removesuffix(".gz"), [])
+    own = index.get(_plain_name(path.name), [])
     if not own and named is not None:
         own = index.get(_star_key(named.apogee_id, is_commissioning=named.is_commissioning), [])
     if not own:

@@ -1,21 +1,21 @@
 """The allStar table of a release: the columns that this package uses, in one form for all releases."""
 
 import warnings
-import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from astropy.io import fits
 
 from apogee_batch.errors import UsageError
 from apogee_batch.survey.identity import BRIGHTEST_MAGNITUDE
 from apogee_batch.survey.pixels import MISSING_MAGNITUDE
 from apogee_batch.survey.spectrum import UNKNOWN_STAR, AnyArray, Star
 
+# FITS, and what may hold it compressed: gzip, compress, bzip2, xz, zip.
+FITS_STARTS = (b"SIMPLE", b"\x1f\x8b", b"\x1f\x9d", b"BZh", b"\xfd7zXZ", b"PK")
 ROWS_AT_ONCE = 65536  # rows lie one behind the other, 4 kB each with columns that nobody here wants
 
 TEXT_COLUMNS = {
@@ -102,26 +102,37 @@ def read_allstar(path: Path | str) -> AllStar:
     UsageError
         For a file that is no such table.
     """
+    from apogee_batch.survey.table_files import UNREADABLE, first_words, open_hdus
+
     path = Path(path)
     remedy = "name the allStar FITS file of a release, for example allStar-l31c.2.fits"
     if not path.is_file():
         raise UsageError(f"{path}: no such file; {remedy}")
     try:
+        with path.open("rb") as file:
+            may_be_fits = file.read(6).startswith(FITS_STARTS)
+        if not may_be_fits:
+            raise UsageError(
+                f"{path}: is not FITS, as allStar tables are; {remedy}, or convert a table of your own, with "
+                f"TOPCAT or in Python: astropy.table.Table.read({path.name!r}).write('allStar.fits')"
+            )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # The file is opened by us because astropy forgets to close one that it cannot read.
-            # memmap: an allStar table has 0.2-4 GB, of which a tenth is used here.
-            with path.open("rb") as file, fits.open(file, memmap=True, character_as_bytes=True) as hdus:
+            with open_hdus(path) as hdus:
                 return AllStar(path, _read_columns(path, hdus, remedy))
-    except (OSError, EOFError, zlib.error, ValueError, TypeError, LookupError, fits.VerifyError) as error:
-        text = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"{path}: cannot be read as FITS ({text}); {remedy}") from error
+    except UNREADABLE as error:
+        raise UsageError(f"{path}: cannot be read as FITS ({first_words(error)}); {remedy}") from error
 
 
-def _read_columns(path: Path, hdus: Any, remedy: str) -> pa.Table:
+def _read_columns(path: Path, hdus: Iterator[Any], remedy: str) -> pa.Table:
     """Return the wanted columns of the first table that has APOGEE_ID."""
-    tables = [hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU)]
-    for hdu in tables:
+    from astropy.io import fits
+
+    found = list[str]()
+    for hdu in hdus:
+        if not isinstance(hdu, fits.BinTableHDU):
+            continue
+        found += hdu.columns.names[:12]
         columns = {
             column.name.upper(): column.name
             for column in hdu.columns
@@ -131,11 +142,8 @@ def _read_columns(path: Path, hdus: Any, remedy: str) -> pa.Table:
             starts = range(0, len(hdu.data), ROWS_AT_ONCE)
             blocks = [_read_block(hdu.data[i : i + ROWS_AT_ONCE], columns) for i in starts]
             return pa.concat_tables(blocks) if blocks else _read_block(hdu.data, columns)
-    found = (
-        ", ".join(name for hdu in tables for name in hdu.columns.names[:12])
-        or "no table, or none that is whole"
-    )
-    raise UsageError(f"{path}: no column APOGEE_ID; it has {found}; {remedy}")
+    told = ", ".join(found) or "no table, or none that is whole"
+    raise UsageError(f"{path}: no column APOGEE_ID; it has {told}; {remedy}")
 
 
 def _read_block(rows: Any, columns: dict[str, str]) -> pa.Table:

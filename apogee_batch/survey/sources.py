@@ -6,6 +6,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from apogee_batch.errors import UsageError
@@ -18,26 +19,59 @@ LIST_MARK = "@"
 Found = dict[str, bool]
 
 # DOTALL: a file whose name holds a line break would be missed without a word.
-_FITS_NAME = re.compile(r".+\.fits(?:\.gz)?", re.DOTALL)
-_APSTAR_NAME = re.compile(r"(?:ap|as)StarC?-.+\.fits(?:\.gz)?", re.DOTALL)
+# Cameras and other systems write .FITS; how a name begins says what is in the file, if it is the survey's.
+_FITS_NAME = re.compile(r".+(?i:\.fits(?:\.gz)?)", re.DOTALL)
+_APSTAR_NAME = re.compile(r"(?:ap|as)StarC?-.+(?i:\.fits(?:\.gz)?)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class SourceFiles:
+    """What some sources name.
+
+    Attributes
+    ----------
+    files : list of Path
+        Those to read: absolute, sorted; one that can be reached by several paths only once.
+    left_out : list of Path
+        Sorted: other FITS files of folders from which files named as apStar files are taken.
+    """
+
+    files: list[Path]
+    left_out: list[Path]
+
+    def describe_left_out(self) -> list[str]:
+        """Say in one line what was left out; nothing where all FITS files are taken."""
+        n = len(self.left_out)
+        if n == 0:
+            return []
+        first = self.left_out[0]
+        if n == 1:
+            return [f"left out: 1 FITS file not named as apStar files are: {first}; name it to take it"]
+        return [
+            f"left out: {n} FITS files not named as apStar files are, the first is {first}; name them, or a "
+            "pattern that matches them, to take them"
+        ]
 
 
 def find_apstar_files(sources: Sequence[str]) -> list[Path]:
+    """Return the files to read of `find_source_files`, and raise as it does."""
+    return find_source_files(sources).files
+
+
+def find_source_files(sources: Sequence[str]) -> SourceFiles:
     """Return the files that some sources name.
 
     Parameters
     ----------
     sources : sequence of str
         Each one a folder, of which all files named as apStar files are taken, however deep (if there is
-        none, all FITS files); a glob
-        pattern, where ``**`` stands for any depth; a text list of paths, named with the suffix .txt
-        or .lst or with a leading @ (one path a line, relative to the list's folder; empty lines and
-        lines that begin with # are left out); or a file, which is taken whatever its name.
+        none, all FITS files); a glob pattern, where ``**`` stands for any depth; a text list of paths, named
+        with the suffix .txt or .lst or with a leading @ (one path a line, relative to the list's folder;
+        empty lines and lines that begin with # are left out); or a file, which is taken whatever its name.
 
     Returns
     -------
-    list of Path
-        Absolute, sorted; a file that can be reached by several paths only once.
+    SourceFiles
 
     Raises
     ------
@@ -50,24 +84,28 @@ def find_apstar_files(sources: Sequence[str]) -> list[Path]:
     to files are.
     """
     found: Found = {}
+    others: Found = {}
     for source in sources:
-        found |= _expand(source)
-    return _drop_aliases(found)
+        found |= _expand(source, others)
+    taken = _by_real_path(found)
+    left = _by_real_path(others)
+    left_out = [Path(path) for real, path in left.items() if real not in taken]
+    return SourceFiles([Path(path) for path in taken.values()], left_out)
 
 
-def _expand(source: str) -> Found:
-    """Return the files of one source."""
+def _expand(source: str, others: Found) -> Found:
+    """Return the files of one source; add to the others the FITS files of folders with names of their own."""
     if "\0" in source:  # no file system has such names, and Python stops at them in some places only
         raise UsageError(f"{source!r}: a null character in a path; remove it")
     if source.startswith(LIST_MARK) and not os.path.lexists(source):
-        return _read_list(_absolute(source[len(LIST_MARK) :]))
+        return _read_list(_absolute(source[len(LIST_MARK) :]), others)
     path = _absolute(source)
     if _is_folder(path):
-        return _list_folder(path)
+        return _list_folder(path, others)
     if os.path.lexists(path):
-        return _read_list(path) if path.suffix.lower() in LIST_SUFFIXES else _one_file(path)
+        return _read_list(path, others) if path.suffix.lower() in LIST_SUFFIXES else _one_file(path)
     if glob.has_magic(source):
-        return _match_pattern(source)
+        return _match_pattern(source, others)
     raise UsageError(f"{source}: no such file or folder; check the path")
 
 
@@ -113,23 +151,31 @@ def _walk(folder: Path) -> Iterator[os.DirEntry[str]]:
             raise UsageError(text) from error
 
 
-def _list_folder(folder: Path) -> Found:
+def _list_folder(folder: Path, others: Found) -> Found:
     """Return the files below a folder that are named as apStar files are; if none is, its FITS files.
 
     A folder of renamed files is then read, and one of another product is rejected file by file, with reasons.
+    Where names of both kinds are mixed, the other FITS files are left out, and told.
     """
-    found = _find_below(folder, _APSTAR_NAME) or _find_below(folder, _FITS_NAME)
-    if not found:
+    fits = _find_fits(folder)
+    if not fits:
         raise UsageError(
             f"{folder}: no file named apStar-*.fits, asStar-*.fits or apStarC-*.fits, and no other *.fits "
             "(or .fits.gz) in it; name the folder that holds the stars"
         )
-    return found
+    return _apstar_only(fits, others) or fits
 
 
-def _find_below(folder: Path, name: re.Pattern[str]) -> Found:
-    """Return what lies below a folder under such a name and is no link to a folder."""
-    return _files(entry for entry in _walk(folder) if name.fullmatch(entry.name))
+def _find_fits(folder: Path) -> Found:
+    """Return the FITS files below a folder, by their names."""
+    return _files(entry for entry in _walk(folder) if _FITS_NAME.fullmatch(entry.name))
+
+
+def _apstar_only(fits: Found, others: Found) -> Found:
+    """Return the files named as apStar files are, and add the rest to the others."""
+    named = {path: link for path, link in fits.items() if _APSTAR_NAME.fullmatch(path.rpartition("/")[2])}
+    others |= {path: link for path, link in fits.items() if path not in named}
+    return named
 
 
 def _files(entries: Iterable[os.DirEntry[str]]) -> Found:
@@ -138,7 +184,7 @@ def _files(entries: Iterable[os.DirEntry[str]]) -> Found:
     return {path: is_link for path, is_link in links if not (is_link and _is_folder(path))}
 
 
-def _match_pattern(pattern: str) -> Found:
+def _match_pattern(pattern: str, others: Found) -> Found:
     """Return the files that a glob pattern matches, and those in the folders that it matches."""
     absolute = _absolute(pattern)
     if "**" in absolute.parts:
@@ -151,7 +197,7 @@ def _match_pattern(pattern: str) -> Found:
         raise UsageError(f"{pattern}: no file matches; quote the pattern and check it")
     found: Found = {}
     for path, is_link in matches.items():
-        found |= _find_below(Path(path), _APSTAR_NAME) if _is_folder(path) else {path: is_link}
+        found |= _apstar_only(_find_fits(Path(path)), others) if _is_folder(path) else {path: is_link}
     if not found:
         raise UsageError(f"{pattern}: matches folders only, and no file named as apStar files are in them")
     return found
@@ -182,7 +228,7 @@ def _is_match(names: Sequence[str], parts: Sequence[str]) -> bool:
     return fnmatch.fnmatchcase(names[0], parts[0]) and _is_match(names[1:], parts[1:])
 
 
-def _read_list(path: Path) -> Found:
+def _read_list(path: Path, others: Found) -> Found:
     """Return the paths that a text list names.
 
     Raises
@@ -204,7 +250,7 @@ def _read_list(path: Path) -> Found:
         raise UsageError(f"{path}: the list names no file; write one path a line")
     found: Found = {}
     for _, listed in paths:
-        found |= _list_folder(listed) if _is_folder(listed) else _one_file(listed)
+        found |= _list_folder(listed, others) if _is_folder(listed) else _one_file(listed)
     return found
 
 
@@ -224,8 +270,8 @@ def _parts(path: str) -> list[str]:
     return path.split("/")
 
 
-def _drop_aliases(found: Found) -> list[Path]:
-    """Return each file once, sorted, by its first path, where links give it several.
+def _by_real_path(found: Found) -> dict[str, str]:
+    """Return each file once, sorted, by its first path where links give it several; keys are real paths.
 
     Folders are resolved once each: to resolve every file takes ten calls of the system a star.
     """
@@ -240,4 +286,4 @@ def _drop_aliases(found: Found) -> list[Path]:
                 folders[folder] = os.path.realpath(folder)
             real = os.path.join(folders[folder], name)  # noqa: PTH118  text
         kept.setdefault(real, path)
-    return [Path(path) for path in kept.values()]
+    return kept
