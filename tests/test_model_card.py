@@ -11,6 +11,7 @@ from apogee_batch.network.header import CheckpointHeader
 from apogee_batch.network.model import SpectrumNet
 from apogee_batch.network.recipe import load_recipe
 from apogee_batch.network.scaling import OFFICIAL_SCALER, InputTransform
+from apogee_batch.network.training_stars import TrainingStars
 
 TRAINED = CheckpointHeader(
     origin="trained",
@@ -79,6 +80,47 @@ def test_the_card_names_the_types_that_no_training_star_stands_for() -> None:
     told = section(render_model_card(TRAINED, "f00d"), "Who is missing")
     assert "stands for" not in told
     assert "outside logg 0.5 to 5.1, teff 2900 to 6900, fe_h -0.9 to 0.4." in told
+
+
+STARS = TrainingStars(
+    n_stars=1000,
+    releases={"r8": 900, "l31c": 100},
+    telescopes={"apo25m": 1000},
+    n_fields=12,
+    n_low_snr=7,
+    are_simulated=False,
+    snr=(40.0, 120.0, 480.5),
+)
+
+
+def test_the_card_tells_where_the_training_spectra_are_from() -> None:
+    card = render_model_card(TRAINED, "f00d", stars=STARS)
+    told = section(card, "Training data")
+    for line in (
+        "- training spectra by reduction: r8 900, l31c 100",
+        "- by telescope: apo25m 1000",
+        "- fields: 12",
+        "- SNR below 20: 7 spectra",
+        "- SNR per pixel at 5, 50, 95 percent: 40, 120, 480.5",
+        "- H (mag) at 5, 50, 95 percent: not known",
+    ):
+        assert line in told.splitlines()
+    limits = section(card, "Limits")
+    assert "(Teff 2900-6900 K, log g 0.50 to 5.10, [Fe/H] -0.90 to 0.40)" in limits
+
+
+def test_the_card_of_a_model_of_simulated_stars_says_so_at_its_top() -> None:
+    assert "simulated" not in render_model_card(TRAINED, "f00d", stars=STARS)
+    card = render_model_card(TRAINED, "f00d", stars=replace(STARS, are_simulated=True))
+    head = card.partition("\n## ")[0]
+    assert "Trained on simulated spectra" in head
+    assert "worth nothing" in head
+
+
+def test_the_card_of_a_model_that_notes_nothing_of_its_stars_is_as_it_was() -> None:
+    card = render_model_card(TRAINED, "f00d")
+    assert "(Teff 2900-6900 K) are extrapolations" in card
+    assert "by telescope" not in card
 
 
 def test_the_card_counts_the_cost_and_tells_no_time() -> None:

@@ -11,10 +11,12 @@ import pytest
 from apogee_batch.report import neighbours
 from apogee_batch.report.neighbours import N_NEIGHBOURS, Neighbours
 from apogee_batch.report.page_figures import Picture
+from apogee_batch.report.page_figures_spectra import DIFFERENCE_COLOUR
 from apogee_batch.report.page_sections_strangest import StrangestSpectra, strangest_section
 from apogee_batch.report.page_strangest import STRANGEST_COLUMNS, StrangeStar, StrangestStars
 from apogee_batch.report.spectrum_differences import (
     FEWEST_NEIGHBOURS,
+    describe_alone,
     find_difference,
     in_medians,
     median_of,
@@ -145,9 +147,41 @@ def test_weaker_lines_everywhere_are_no_place() -> None:
     assert found.words.startswith("differs everywhere alike")
 
 
+def test_of_a_spectrum_alone_pixels_far_above_and_below_are_counted() -> None:
+    flux, err = spectrum(99)
+    assert describe_alone(flux, err) == ""
+    flux[500:509] = 1000.0
+    assert describe_alone(flux, err) == ""
+    flux[509:512] = 1000.0
+    assert describe_alone(flux, err) == "12 pixels above twice the median (sky lines, or emission?)"
+    flux[600:615] = -300.0
+    assert describe_alone(flux, err).endswith(", 15 pixels below 0")
+    err[500:520] = 200.0
+    assert describe_alone(flux, err) == "15 pixels below 0"  # the others may be noise
+
+
+def test_what_has_nothing_to_be_compared_with_says_so(tmp_path: Path) -> None:
+    found = StrangestStars()
+    found.add(pa.Table.from_pylist([star().values]))
+    picture = Picture(tmp_path / "x.png", "x")
+    alone = strangest_section(found, StrangestSpectra(picture, {"odd": "15 pixels below 0"}), threshold=1.0)
+    assert alone.tables[0].rows[0][1] == "15 pixels below 0"
+    assert "None of them has 5 stars without a flag" in alone.text[-1]
+    assert "do not grow with strangeness" in alone.text[0]
+
+
+def test_the_words_name_the_colours_of_the_picture(tmp_path: Path) -> None:
+    found = StrangestStars()
+    found.add(pa.Table.from_pylist([star().values]))
+    seen = StrangestSpectra(Picture(tmp_path / "x.png", "x"), {}, dict.fromkeys(LABEL_NAMES, 1.0))
+    assert "Orange: the difference" in strangest_section(found, seen, threshold=1.0).text[-1]
+    assert DIFFERENCE_COLOUR == "#d55e00"  # Okabe and Ito call it vermilion; on the page it looks orange
+
+
 def test_an_empty_spectrum_and_few_neighbours_are_no_error() -> None:
     nothing = np.zeros(N_PIXELS, np.float32), np.full(N_PIXELS, 1e10, np.float32)
     assert np.isnan(in_medians(*nothing)).all()
+    assert describe_alone(*nothing) == ""
     assert REFERENCE is not None
     assert "too few pixels" in find_difference(WAVELENGTH, *nothing, REFERENCE).words
     assert median_of([REFERENCE] * (FEWEST_NEIGHBOURS - 1)) is None

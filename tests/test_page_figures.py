@@ -11,6 +11,7 @@ from labelled_catalogs import make_catalog, validate_catalog
 
 from apogee_batch.report import page_figures_sky
 from apogee_batch.report.density import Cloud
+from apogee_batch.report.flag_counts import FlagCounts
 from apogee_batch.report.labelled import CALIBRATED, REALIZATIONS
 from apogee_batch.report.page_figures_pulls import draw_pulls
 from apogee_batch.report.page_figures_sigma import SIGMA_PICTURE_COLUMNS, SigmaStars, draw_sigmas
@@ -18,7 +19,7 @@ from apogee_batch.report.page_figures_sky import SkyStars, draw_sky
 from apogee_batch.report.page_figures_spectra import NamedSpectrum, draw_spectra
 from apogee_batch.report.page_figures_timing import Span, draw_timing, find_lanes, without_pauses
 from apogee_batch.report.page_figures_training import draw_losses
-from apogee_batch.report.page_strangest import FlagCounts, StrangestStars
+from apogee_batch.report.page_strangest import StrangestStars
 
 
 def sky_of(ra: list[float | None], dec: list[float | None]) -> SkyStars:
@@ -101,6 +102,26 @@ def test_sigmas_do_not_depend_on_the_pieces() -> None:
             np.testing.assert_array_equal(of_one, of_many)
 
 
+def test_a_marker_at_one_is_whole_in_the_picture_of_pulls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[Any] = []
+    monkeypatch.setattr("matplotlib.axes.Axes.set_ylim", lambda _, *ends, **__: limits.append(ends))
+    draw_pulls(validate_catalog(make_catalog(60)), tmp_path / "p.png")
+    assert limits.count((0, 1.05)) == 3
+
+
+def test_of_a_few_stars_there_is_no_line_of_medians(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named: list[Any] = []
+    monkeypatch.setattr(
+        "matplotlib.figure.Figure.legend", lambda _, __, names, **___: named.append(list(names))
+    )
+    for n_stars in (4, 400):
+        draw_sigmas(sigmas_of(make_catalog(n_stars)), tmp_path / "s.png")
+    assert "median here" not in named[0]
+    assert "median here" in named[1]
+
+
 def test_the_picture_of_pulls_tells_their_coverage(tmp_path: Path) -> None:
     found = validate_catalog(make_catalog(3000))
     picture = draw_pulls(found, tmp_path / "p.png")
@@ -137,6 +158,13 @@ def test_rounds_of_adaptation_are_counted(tmp_path: Path) -> None:
 
 def span(begin_s: float, seconds: float = 10.0, host: str = "node1", n_stars: int = 50) -> Span:
     return Span(host, "cpu", begin_s, seconds, n_stars)
+
+
+def test_a_time_below_a_minute_is_told_in_seconds(tmp_path: Path) -> None:
+    for seconds, told in ((12.0, "over 12.0 seconds"), (90.0, "over 1.5 minutes")):
+        picture = draw_timing([span(0, seconds)], tmp_path / "t.png")
+        assert picture is not None
+        assert told in picture.alt
 
 
 def test_as_many_lanes_as_shards_were_under_way_at_once() -> None:

@@ -33,6 +33,32 @@ def test_residuals_worked_out_by_hand() -> None:
     assert found.outlier_fraction == 0.2
 
 
+def test_a_slope_worked_out_by_hand() -> None:
+    labels = np.array([1.0, 2.0, 3.0, 6.0])  # distances from their mean: -2, -1, 0, 3
+    found = measure_residuals(np.array([1.0, -1.0, 0.0, -1.0]), labels)
+    assert found.slope == pytest.approx((-2 + 1 - 3) / 14)  # residuals less their mean of -0.25, and 14 for x
+    assert found.to_json()["slope"] == found.slope
+
+
+def test_predictions_that_are_all_the_same_have_a_slope_of_minus_one() -> None:
+    labels = np.array([4000.0, 4100.0, 5200.0])
+    assert measure_residuals(4500.0 - labels, labels).slope == -1
+    assert measure_residuals(np.full(3, 70.0), labels).slope == 0
+
+
+def test_a_slope_needs_three_stars_of_different_labels() -> None:
+    assert measure_residuals(np.array([1.0, 2.0]), np.array([3.0, 4.0])).slope is None
+    assert measure_residuals(np.array([1.0, 2.0, 3.0]), np.full(3, 0.1)).slope is None
+    assert measure_residuals(np.array([1.0, 2.0, 4.0])).slope is None
+
+
+def test_whole_groups_have_a_slope_and_bins_have_none() -> None:
+    group = validate_catalog(make_catalog(60)).get(ALL_TYPES, "test")
+    assert all(found.residuals.slope is not None for found in group.measures.values())
+    for cell in (*group.by_snr, *group.by_teff):
+        assert all(found.residuals.slope is None for found in cell.measures.values())
+
+
 def test_an_outlier_lies_beyond_five_robust_scatters() -> None:
     limit = 5 * 1.4826
     inside = measure_residuals(np.array([-1.0, -1.0, 0.0, 1.0, 1.0, limit * 0.999]) * 1.0)

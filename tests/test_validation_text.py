@@ -64,14 +64,27 @@ def test_stars_without_an_snr_have_a_row_only_where_there_are_any() -> None:
     assert "unknown" in validation_text(make_validation(30, snr=[None] * 30))
 
 
+def residual_text(**columns: Any) -> str:
+    """Return the text from the residuals on, in which all three sets stand side by side."""
+    return validation_text(make_validation(9, **columns), 200).split("Residuals")[1]
+
+
 def test_a_bias_has_a_sign_unless_it_is_shown_as_zero() -> None:
     label = np.full(9, 4000.0)
-    text = validation_text(make_validation(9, teff_label=label, teff=label - 0.01)).split("Residuals")[1]
+    text = residual_text(teff_label=label, teff=label - 0.01)
     row = next(line.split() for line in text.splitlines() if "Teff (K)" in line)
-    assert row[-3] == "0.0"
-    text = validation_text(make_validation(9, teff_label=label, teff=label - 2)).split("Residuals")[1]
+    assert row[-4] == "0.0"
+    text = residual_text(teff_label=label, teff=label - 2)
     row = next(line.split() for line in text.splitlines() if "Teff (K)" in line)
-    assert row[-3] == "-2.0"
+    assert row[-4] == "-2.0"
+
+
+def test_the_text_has_the_slope_beside_the_bias() -> None:
+    label = np.linspace(3000, 5000, 9)
+    told = residual_text(teff_label=label, teff=label + 0.5 * (3500 - label))
+    row = next(line.split() for line in told.splitlines() if "Teff (K)" in line)
+    assert row[-4:-2] == ["-250.0", "-0.50"]
+    assert "bias  slope  scatter  out %" in told
 
 
 def test_calibrated_sigmas_that_do_not_exist_are_named() -> None:

@@ -1,5 +1,6 @@
 """A catalogue of any length: read piece by piece, as often as is needed."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, repeat
@@ -139,7 +140,8 @@ def read_pieces(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
         If the file is damaged.
     """
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        # Arrow takes a name that is text to be UTF-8, which those of a file system need not be.
+        with pq.ParquetFile(pa.OSFile(os.fsencode(path)), page_checksum_verification=True) as file:
             present = [name for name in dict.fromkeys(columns) if name in file.schema_arrow.names]
             if not file.metadata.num_rows:
                 yield file.read(columns=present)

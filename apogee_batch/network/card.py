@@ -1,30 +1,35 @@
 """`MODEL_CARD.md`: what a model is, for people."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from apogee_batch.files import write_text
 from apogee_batch.network.calibration import Calibration
 from apogee_batch.network.error_model import PLACES, ErrorModel
 from apogee_batch.network.header import CheckpointHeader
+from apogee_batch.network.training_stars import TrainingStars, read_training_stars
 from apogee_batch.schema import DATA_TYPES, LABEL_NAMES, LABEL_UNITS
 from apogee_batch.survey.pixels import N_PIXELS
 
 CARD_FILE = "MODEL_CARD.md"
 CALIBRATION_HEADING = "## Calibration"
 PAPER = "Olney et al. 2020, AJ 159, 182"
+OTHER_LIMITS = {"logg": "log g", "fe_h": "[Fe/H]"}
 POPULATIONS = {  # data type to the stars it stands for
     "payne": "giants and dwarfs of a catalogue like that of The Payne",
     "mstar": "M dwarfs",
     "yso": "young stars",
 }
 N_WEIGHTS = 4_655_275
+STARS_FACT = "training spectra by reduction"  # begins what is told of them
+SIMULATED = "**Trained on simulated spectra: the labels that this model gives real stars are worth nothing.**"
 MFLOP_OF_A_PASS = 55.7  # counted: two operations for each multiply-add of the layers
 
 
 def write_model_card(
     folder: Path, header: CheckpointHeader, sha256: str, calibrated: tuple[Calibration, str] | None = None
 ) -> None:
-    """Write the card of a checkpoint into its folder.
+    """Write the card of a checkpoint into its folder, with what that notes of the training stars.
 
     Parameters
     ----------
@@ -34,19 +39,32 @@ def write_model_card(
         The model's identity.
     calibrated : tuple of Calibration and str, optional
         Its calibration, and the hash of that.
+
+    Raises
+    ------
+    IntegrityError
+        If what the folder notes of the training stars is damaged.
     """
-    write_text(folder / CARD_FILE, render_model_card(header, sha256, calibrated))
+    stars = read_training_stars(folder)
+    write_text(folder / CARD_FILE, render_model_card(header, sha256, calibrated, stars))
 
 
 def render_model_card(
-    header: CheckpointHeader, sha256: str, calibrated: tuple[Calibration, str] | None = None
+    header: CheckpointHeader,
+    sha256: str,
+    calibrated: tuple[Calibration, str] | None = None,
+    stars: TrainingStars | None = None,
 ) -> str:
-    """Return the card as Markdown; for the parameters see `write_model_card`."""
+    """Return the card as Markdown; for the parameters see `write_model_card`.
+
+    Without `stars` it is word for word the card of a model whose folder notes nothing of them.
+    """
     sections = [
         "# Model card",
         f"A convolutional network that reads a spectrum of SDSS/APOGEE (apStar, {N_PIXELS} pixels) and gives "
         f"log g, Teff and [Fe/H]: the architecture of APOGEE Net I ({PAPER}).",
         _origin(header),
+        *([SIMULATED] if stars is not None and stars.are_simulated else []),
         *(f"**Warning:** {text}" for text in header.warnings),
         "## Identity",
         _list({"sha256": sha256, "weights": f"{N_WEIGHTS}, safetensors", **header.versions}),
@@ -57,13 +75,19 @@ def render_model_card(
         _labels(header),
         "## Training data",
         _training_data(header),
+        *([] if stars is None else [_stars(stars)]),
     ]
     if header.origin == "trained":
         sections += ["## Training", _training(header)]
     sections += ["## Evaluation", _evaluation(header)]
     if calibrated is not None:
         sections += [CALIBRATION_HEADING, _calibration(*calibrated)]
-    sections += ["## Limits", _limits(header), "## Who is missing", _missing(header)]
+    sections += [
+        "## Limits",
+        _limits(header, with_all=stars is not None),
+        "## Who is missing",
+        _missing(header),
+    ]
     sections += ["## Cost", _cost(header), "## Licence and citation", _licence(header)]
     return "\n\n".join(sections) + "\n"
 
@@ -129,6 +153,24 @@ def _training_data(header: CheckpointHeader) -> str:
     )
 
 
+def _stars(stars: TrainingStars) -> str:
+    """Say where the training spectra are from, and how good they are."""
+
+    def count(found: Mapping[str, int]) -> str:
+        return ", ".join(f"{name} {n}" for name, n in found.items()) or "none"
+
+    facts: dict[str, object] = {
+        STARS_FACT: count(stars.releases),
+        "by telescope": count(stars.telescopes),
+        "fields": stars.n_fields,
+        "SNR below 20": f"{stars.n_low_snr} spectra",
+    }
+    for name, spread in (("SNR per pixel", stars.snr), ("H (mag)", stars.h)):
+        told = "not known" if spread is None else ", ".join(f"{value:g}" for value in spread)
+        facts[f"{name} at 5, 50, 95 percent"] = told
+    return f"{_list(facts)}\n\nNo spectrum was left out for its quality: whatever had a label taught."
+
+
 def _training(header: CheckpointHeader) -> str:
     facts: dict[str, object] = {"seed": header.seed, "device": header.device}
     settings = "\n".join(f"{name} = {value!r}" for name, value in sorted((header.recipe or {}).items()))
@@ -161,6 +203,8 @@ def _calibration(calibration: Calibration, sha256: str) -> str:
         "strange spectra": "not told" if calibration.strangeness is None else "flagged",
         "hull of the training labels": "none" if calibration.hull is None else "known",
     }
+    if calibration.computed_on:
+        facts["computed on"] = calibration.computed_on
     lines = [_list(facts), *calibration.notes]
     if calibration.error_model is not None:
         lines += [
@@ -187,15 +231,19 @@ def _errors(errors: ErrorModel) -> str:
     return "\n".join(lines)
 
 
-def _limits(header: CheckpointHeader) -> str:
+def _limits(header: CheckpointHeader, *, with_all: bool) -> str:
     if header.label_range is None:
         return (
             "The range of the training labels is not known; the paper leaves out stars above 6700 K, where "
             "the labels suffer from edge effects."
         )
     low, high = header.label_range["teff"]
+    ranges = [f"Teff {low:.0f}-{high:.0f} K"]
+    for name, title in OTHER_LIMITS.items() if with_all else ():
+        low, high = header.label_range[name]
+        ranges.append(f"{title} {low:.2f} to {high:.2f}")
     return (
-        f"Labels outside the range of the training set (Teff {low:.0f}-{high:.0f} K) are extrapolations. The "
+        f"Labels outside the range of the training set ({', '.join(ranges)}) are extrapolations. The "
         "scatter over noise realizations is the part of the error that comes from the spectrum's noise; "
         "the error of the training labels comes on top."
     )

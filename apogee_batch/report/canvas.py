@@ -79,7 +79,9 @@ def save_figure(path: Path, width_in: float, height_in: float, *, with_pdf: bool
         figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
-        figure.draw_without_rendering()
+        layout = figure.get_layout_engine()
+        if layout is not None:
+            layout.execute(figure)
         figure.set_layout_engine(None)  # laid out once for both: that takes longer than to draw
         for kind in FORMATS if with_pdf else ("png",):
             picture = BytesIO()

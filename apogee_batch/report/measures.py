@@ -16,6 +16,7 @@ MAD_TO_SIGMA = 1.4826  # of a Gaussian
 OUTLIER_SCATTERS = 5.0
 WITHIN_1, WITHIN_2 = 0.6827, 0.9545  # fractions of a Gaussian inside 1 and 2 sigma
 PULL_EDGES = tuple(-5 + i / 2 for i in range(21))
+FEWEST_OF_SLOPE = 3  # stars: through two of them any line fits
 _SUM_BLOCK = 1 << 16
 
 
@@ -35,6 +36,10 @@ class Residuals:
         deviation of a Gaussian. None with fewer than two stars.
     n_outliers : int or None
         Stars further than `OUTLIER_SCATTERS` robust scatters from the bias. None as the scatter.
+    slope : float or None
+        Of the straight line that fits the residuals on the labels best, by least squares: 0 for a network
+        that treats high and low labels alike, -1 for one that says the same of all stars. None where it was
+        not asked for, with fewer than `FEWEST_OF_SLOPE` stars, and where all labels are the same.
     """
 
     n_stars: int
@@ -42,6 +47,7 @@ class Residuals:
     bias: float | None = None
     scatter: float | None = None
     n_outliers: int | None = None
+    slope: float | None = None
 
     @property
     def outlier_fraction(self) -> float | None:
@@ -57,6 +63,7 @@ class Residuals:
             "scatter": self.scatter,
             "n_outliers": self.n_outliers,
             "outlier_fraction": self.outlier_fraction,
+            "slope": self.slope,
         }
 
 
@@ -117,8 +124,16 @@ def exact_sum(values: DoubleArray) -> float:
     return math.fsum(chain.from_iterable(blocks))
 
 
-def measure_residuals(residuals: DoubleArray) -> Residuals:
-    """Measure prediction minus label; finite numbers, shape (n_stars,)."""
+def measure_residuals(residuals: DoubleArray, labels: DoubleArray | None = None) -> Residuals:
+    """Measure prediction minus label.
+
+    Parameters
+    ----------
+    residuals : ndarray of float64, shape (n_stars,)
+        Finite.
+    labels : ndarray of float64, shape (n_stars,), optional
+        What was subtracted; without it there is no slope.
+    """
     n_stars = len(residuals)
     if n_stars == 0:
         return Residuals(0)
@@ -129,7 +144,16 @@ def measure_residuals(residuals: DoubleArray) -> Residuals:
     distances = np.abs(residuals - bias)
     scatter = MAD_TO_SIGMA * float(np.median(distances))
     is_outlier = distances > OUTLIER_SCATTERS * scatter
-    return Residuals(n_stars, rms, bias, scatter, int(is_outlier.sum()))
+    slope = None if labels is None else _fit_slope(labels, residuals)
+    return Residuals(n_stars, rms, bias, scatter, int(is_outlier.sum()), slope)
+
+
+def _fit_slope(x: DoubleArray, y: DoubleArray) -> float | None:
+    """Return the slope of the line of least squares through points; both of shape (n,)."""
+    if len(x) < FEWEST_OF_SLOPE or x.min() == x.max():
+        return None
+    away = x - exact_sum(x) / len(x)
+    return exact_sum(away * (y - exact_sum(y) / len(y))) / exact_sum(np.square(away))
 
 
 def measure_pulls(residuals: DoubleArray, sigmas: FloatArray) -> Pulls:

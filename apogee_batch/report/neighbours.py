@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from apogee_batch.report.columns import get_predictions, is_finite
-from apogee_batch.report.page_strangest import DUPLICATE, StrangeStar
+from apogee_batch.report.flag_counts import DUPLICATE
+from apogee_batch.report.page_strangest import StrangeStar
 from apogee_batch.schema import LABEL_NAMES, DoubleArray, catalog_flags
 
 N_NEIGHBOURS = 20

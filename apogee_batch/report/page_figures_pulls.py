@@ -78,7 +78,7 @@ def _draw_coverage(axes: Axes, group: Group, name: str) -> None:
         style: dict[str, Any] = {"color": COLOURS[kind], "marker": MARKERS[kind], "markersize": 4}
         axes.errorbar(np.array(chosen) + SHIFT[kind], within, chance, linestyle="none", **style)
     axes.axhline(WITHIN_1, color=INK, linewidth=1.0, linestyle=(0, (3, 2)))
-    axes.set_ylim(0, 1)
+    axes.set_ylim(0, 1.05)  # a marker at 1 is whole
     axes.set_xlim(-0.6, len(bins) - 0.4)
     axes.set_xticks(range(len(bins)), [found.name for found in bins], rotation=45, fontsize=8)
     axes.set_xlabel("SNR per pixel", fontsize=9)

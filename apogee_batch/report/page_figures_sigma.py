@@ -151,7 +151,8 @@ def _draw_panel(
     else:
         show_nothing(axes, "no star has one")
     snr, sigma = stars.medians(*key)
-    axes.plot(10**snr, 10**sigma, color=MEDIAN_COLOUR, linewidth=2.0, label="median here")
+    if len(snr) > 1:  # of few stars there is no line
+        axes.plot(10**snr, 10**sigma, color=MEDIAN_COLOUR, linewidth=2.0, label="median here")
     typical: dict[str, Any] = {"color": PAPER_COLOUR, "linewidth": 1.2, "linestyle": (0, (5, 2))}
     axes.axhline(PAPER_TYPICAL[name], label="paper: typical", **typical)
     ceiling = [PAPER_CEILING[name]] * 2

@@ -17,6 +17,7 @@ PANEL_HEIGHT_IN = 1.1
 SHOWN_PERCENTILES = (0.15, 99.7)  # beyond lie the ends of the chips
 DIFFERENCE_PERCENTILES = (0.5, 99.5)
 GAP = 0.05  # of a panel, between the spectra and their difference
+REFERENCE_WIDTH = 1.2
 REFERENCE_COLOUR, DIFFERENCE_COLOUR, MARK_COLOUR = "#56b4e9", "#d55e00", "#f0e442"
 
 
@@ -99,7 +100,8 @@ def _draw(axes: Axes, wavelength: DoubleArray, spectrum: NamedSpectrum) -> None:
         least, most = np.nanpercentile(difference, DIFFERENCE_PERCENTILES)
         base = low - most - GAP * (high - low)
         label = "median of ordinary stars"
-        axes.plot(wavelength, spectrum.reference, color=REFERENCE_COLOUR, label=label, **style)
+        wide = style | {"linewidth": REFERENCE_WIDTH}  # the star's line lies upon it
+        axes.plot(wavelength, spectrum.reference, color=REFERENCE_COLOUR, label=label, **wide)
         axes.plot(wavelength, flux, color=INK, label="strange star", zorder=2.1, **style)
         axes.axhline(base, color=INK, linewidth=0.4, linestyle=(0, (3, 3)))
         shifted = np.clip(difference, least, most) + base

@@ -13,6 +13,7 @@ from apogee_batch.report.page_figures import Picture, number_colours, save_pictu
 
 LONGEST_IDLE_S = 60.0  # a longer time in which nothing was done is cut out: the run was stopped and went on
 OVERLAP = 0.1  # of a shard's time, by which the notes of its begin and end may be wrong
+SECONDS_BELOW_S = 60.0  # a shorter run has an axis in seconds
 MOST_NAMED = 40  # lanes; with more only the first one of each host is named
 LONGEST_NAME = 28  # letters of a worker's name beside its lane
 
@@ -151,13 +152,15 @@ def draw_timing(spans: Sequence[Span], path: Path) -> Picture | None:
     if not lanes:
         return None
     height = min(1.4 + 0.16 * len(lanes), 7.0)
-    end_min = max(span.end_s for span in timed) / 60
+    end_s = max(span.end_s for span in timed)
+    unit, unit_s = ("minutes", 60.0) if end_s >= SECONDS_BELOW_S else ("seconds", 1.0)
+    end = end_s / unit_s
     with save_picture(path, height) as figure:
         axes = figure.add_subplot()
         bars, rates = [], []
         for row, lane in enumerate(lanes):
             for span in lane.spans:
-                low, high = span.begin_s / 60, span.end_s / 60
+                low, high = span.begin_s / unit_s, span.end_s / unit_s
                 bars.append([(low, row - 0.4), (high, row - 0.4), (high, row + 0.4), (low, row + 0.4)])
                 rates.append(span.n_stars / span.seconds)
         drawn = PolyCollection(bars, cmap=number_colours(), edgecolors="white", linewidths=0.4)
@@ -169,13 +172,13 @@ def draw_timing(spans: Sequence[Span], path: Path) -> Picture | None:
         axes.set_yticks(named, texts, fontsize=7)
         for label in axes.get_yticklabels():
             label.set_parse_math(False)  # names of hosts are shown as they are
-        axes.set_xlim(0, end_min)
+        axes.set_xlim(0, end)
         axes.set_ylim(len(lanes) - 0.4, -0.6)
-        axes.set_xlabel("time (minutes)")
+        axes.set_xlabel(f"time ({unit})")
         figure.colorbar(drawn, ax=axes, pad=0.01, aspect=12).set_label("stars/s", fontsize=9)
     pauses = f", {n_pauses} pauses cut out" if n_pauses else ""
     return Picture(
         path,
-        f"When each of {len(lanes)} workers estimated its {len(timed)} shards, over {end_min:.1f} minutes"
+        f"When each of {len(lanes)} workers estimated its {len(timed)} shards, over {end:.1f} {unit}"
         f"{pauses}.",
     )

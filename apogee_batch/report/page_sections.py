@@ -3,28 +3,19 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from apogee_batch.report.flag_counts import DUPLICATE, FlagCounts
 from apogee_batch.report.page import PageTable, Section
 from apogee_batch.report.page_figures import Picture
 from apogee_batch.report.page_figures_timing import Span, WorkerLane, find_lanes
-from apogee_batch.report.page_strangest import DUPLICATE, FlagCounts
+from apogee_batch.report.page_sections_labels import NO_LABELS, SIMULATED, given
 from apogee_batch.report.tables import (
     ALL_TYPES,
-    LABEL_DECIMALS,
     LABEL_TITLES,
-    MSE_DECIMALS,
     NOTHING,
-    PAPER_MSE_DECIMALS,
-    ROW_TITLES,
-    Results,
     show,
 )
 from apogee_batch.report.validation import Validation
-from apogee_batch.schema import DATA_SETS, LABEL_NAMES
 
-NO_LABELS = (
-    "No star of this catalogue has a label, so there is nothing to compare the predictions with. Attach "
-    "labels to the store with 'apogee-batch labels attach' and make a new run."
-)
 NO_TOTAL = (
     "No star has a calibrated error: the model has no error model. 'apogee-batch model calibrate' makes one "
     "for the next run."
@@ -34,9 +25,9 @@ UNNAMED_WORKERS = (
     "The ledger of this run is of before workers were named in it: shards of a host that were under way at "
     "the same time are put one below the other, as the work of so many workers."
 )
-SIMULATED = (
-    "These spectra are simulated: all lie in the fields of 'apogee-batch simulate', and none of the stars is "
-    "real. How well their labels are found says little of real spectra."
+TAUGHT_BY_SIMULATED = (
+    "The model learned from simulated spectra alone, and these stars are not simulated: their labels are "
+    "worth nothing, however small their errors."
 )
 MOST_LANES = 24  # rows of the table of workers; the picture has all
 
@@ -80,9 +71,30 @@ def glance_at(found: Validation, counts: FlagCounts, n_rejects: int) -> tuple[tu
     return tuple(numbers)
 
 
-def glance_section(glance: tuple[tuple[str, str], ...], *, are_simulated: bool) -> Section:
-    """Return the section of the numbers that are wanted first."""
-    return Section("glance", "At a glance", (SIMULATED,) if are_simulated else (), glance=glance)
+def glance_section(
+    glance: tuple[tuple[str, str], ...],
+    *,
+    are_simulated: bool,
+    is_taught_by_simulated: bool = False,
+    strange: str | None = None,
+) -> Section:
+    """Return the section of the numbers that are wanted first, and of what forbids to trust them.
+
+    Parameters
+    ----------
+    glance : tuple of (str, str)
+        As from `glance_at`.
+    are_simulated, is_taught_by_simulated : bool
+        Whether the stars of the catalogue, and those that taught the model, are simulated.
+    strange : str, optional
+        What to say of too many strange spectra.
+    """
+    warnings = [SIMULATED] if are_simulated else []
+    if is_taught_by_simulated and not are_simulated:
+        warnings.append(TAUGHT_BY_SIMULATED)
+    if strange is not None:
+        warnings.append(f"{strange[0].upper()}{strange[1:]}.")
+    return Section("glance", "At a glance", tuple(warnings), glance=glance)
 
 
 def made_section(head: Head) -> Section:
@@ -106,64 +118,7 @@ def kiel_section(picture: Picture | None) -> Section:
         "Means of the realizations. Left: all stars, coloured by [Fe/H]. Right: the stars that have a label "
         "as M dwarf or young stellar object, before all others in grey.",
     )
-    return Section("kiel", "Teff and log g", missing, _given(picture), text if picture else ())
-
-
-def labels_section(picture: Picture | None, found: Validation) -> Section:
-    """Return the section of labels against predictions, for the test set."""
-    missing = () if found.n_labelled else (NO_LABELS,)
-    if found.n_labelled and picture is None:
-        missing = ("No star of the test set has all labels and all predictions.",)
-    text = (
-        "Stars of the test set, which the training has not seen. Below: prediction minus label of each type "
-        "by itself, with its bias (median) and its robust scatter (1.4826 times the median absolute "
-        "deviation from the bias).",
-    )
-    return Section("labels", "Labels and predictions", missing, _given(picture), text if picture else ())
-
-
-def agreement_section(results: Results, *, are_simulated: bool) -> Section:
-    """Return Tables 2 and 3 beside the paper's."""
-    n_labelled = sum(group.n_stars for group in results.agreements)
-    if not n_labelled:
-        return Section("agreement", "Tables 2 and 3", (NO_LABELS,))
-    text = (
-        "paper: Olney et al. 2020, AJ 159, 182, for spectra and labels of SDSS DR14; it gives no row for the "
-        "Payne stars alone. Numbers of simulated spectra or of labels of another kind cannot be compared "
-        "with the paper's; they stand here for the order of size.",
-    )
-    tables = (_mse_table(results), _rms_table(results))
-    missing = (SIMULATED,) if are_simulated else ()
-    return Section("agreement", "Tables 2 and 3", missing, text=text, tables=tables)
-
-
-def _mse_table(results: Results) -> PageTable:
-    header = ["type", *(f"{word} {what}" for word in DATA_SETS for what in ("stars", "here", "paper"))]
-    rows = []
-    for data_type, title in ROW_TITLES.items():
-        cells = [title]
-        for data_set in DATA_SETS:
-            group = results.get(data_type, data_set)
-            numbers = (show(group.mse, MSE_DECIMALS, NOTHING), show(group.paper_mse, PAPER_MSE_DECIMALS))
-            cells += [f"{group.n_stars:,}", *numbers]
-        rows.append(tuple(cells))
-    caption = "Table 2. Normalised MSE: mean of (residual / spread of the training labels)²"
-    return PageTable(caption, tuple(header), tuple(rows))
-
-
-def _rms_table(results: Results) -> PageTable:
-    header = ["type", "label", *(f"{word} {what}" for word in DATA_SETS for what in ("here", "paper"))]
-    rows = []
-    for data_type, title in ROW_TITLES.items():
-        for label in LABEL_NAMES:
-            cells = [title, LABEL_TITLES[label]]
-            for group in (results.get(data_type, data_set) for data_set in DATA_SETS):
-                decimals = LABEL_DECIMALS[label]
-                cells.append(show(group.rms.get(label), decimals, NOTHING))
-                cells.append(show(group.paper_rms.get(label), decimals))
-            rows.append(tuple(cells))
-    caption = "Table 3. RMS of prediction minus label, in native units"
-    return PageTable(caption, tuple(header), tuple(rows), n_texts=2)
+    return Section("kiel", "Teff and log g", missing, given(picture), text if picture else ())
 
 
 def sigmas_section(picture: Picture | None, *, has_total: bool) -> Section:
@@ -176,7 +131,7 @@ def sigmas_section(picture: Picture | None, *, has_total: bool) -> Section:
         "the scatter between labels and predictions, and between SNR 10 and 20 (grey) a ceiling of 200 K, "
         "0.2 dex and 0.1 dex (thick).",
     )
-    return Section("sigmas", "Sigma and SNR", missing, _given(picture), text if picture else ())
+    return Section("sigmas", "Sigma and SNR", missing, given(picture), text if picture else ())
 
 
 def pulls_section(picture: Picture | None, found: Validation, *, has_total: bool) -> Section:
@@ -191,7 +146,7 @@ def pulls_section(picture: Picture | None, found: Validation, *, has_total: bool
         "the labels lie within one sigma (dashed line); bars are one standard deviation of chance, and bins "
         "of SNR with fewer than 5 stars are left out. The outermost bins of the histogram hold all beyond.",
     )
-    return Section("pulls", "Are the sigmas honest?", missing, _given(picture), text if picture else ())
+    return Section("pulls", "Are the sigmas honest?", missing, given(picture), text if picture else ())
 
 
 def training_section(picture: Picture | None, reason: str) -> Section:
@@ -201,7 +156,7 @@ def training_section(picture: Picture | None, reason: str) -> Section:
         "A coloured background is a round of adaptation to M dwarfs and young stars, its number above it.",
     )
     missing = () if picture else (reason,)
-    return Section("training", "Training", missing, _given(picture), text if picture else ())
+    return Section("training", "Training", missing, given(picture), text if picture else ())
 
 
 def sky_section(picture: Picture | None, n_without: int) -> Section:
@@ -210,7 +165,7 @@ def sky_section(picture: Picture | None, n_without: int) -> Section:
     text: tuple[str, ...] = ()
     if picture and n_without:
         text = (f"Stars without coordinates, not shown: {n_without:,}.",)
-    return Section("sky", "Sky", missing, _given(picture), text)
+    return Section("sky", "Sky", missing, given(picture), text)
 
 
 def flags_section(counts: FlagCounts, n_stars: int) -> Section:
@@ -252,7 +207,7 @@ def timing_section(spans: Sequence[Span], picture: Picture | None) -> Section:
         "slowest shard (s)",
     )
     table = PageTable("Workers", header, tuple(map(_lane_row, lanes)), n_texts=2).without_empty_columns()
-    return Section("timing", "Workers", (), _given(picture), text, (table,))
+    return Section("timing", "Workers", (), given(picture), text, (table,))
 
 
 def _lane_row(lane: WorkerLane) -> tuple[str, ...]:
@@ -265,10 +220,6 @@ def _lane_row(lane: WorkerLane) -> tuple[str, ...]:
         show(lane.rate, 1, NOTHING),
         f"{max(span.seconds for span in lane.spans):,.1f}",
     )
-
-
-def _given(picture: Picture | None) -> tuple[Picture, ...]:
-    return () if picture is None else (picture,)
 
 
 def _percent(n: int, n_all: int) -> str:

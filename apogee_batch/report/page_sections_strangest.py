@@ -3,15 +3,21 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from apogee_batch.report.flag_counts import DUPLICATE, STRANGE
 from apogee_batch.report.neighbours import N_NEIGHBOURS
 from apogee_batch.report.page import PageTable, Section
 from apogee_batch.report.page_figures import Picture
-from apogee_batch.report.page_strangest import QUANTITIES, STRANGE, StrangeStar, StrangestStars
+from apogee_batch.report.page_strangest import QUANTITIES, StrangeStar, StrangestStars
+from apogee_batch.report.spectrum_differences import FEWEST_NEIGHBOURS
 from apogee_batch.report.tables import NOTHING, show
 
 TITLE = "The strangest spectra"
 NO_STRANGENESS = (
     "No star has a strangeness: the model has no calibration. 'apogee-batch model calibrate' makes one."
+)
+NOBODY_NEAR = (
+    f"None of them has {FEWEST_NEIGHBOURS} stars without a flag ({DUPLICATE} apart) near its labels to be "
+    "compared with: the table tells what each spectrum says by itself."
 )
 NOT_TOLD = "nothing else that the catalogue tells"
 DECIMALS = {"teff": 0, "logg": 3, "fe_h": 3}
@@ -47,12 +53,15 @@ def strangest_section(
     limit = "" if threshold is None else f" The flag {STRANGE} is set above {threshold:.3g}."
     text = [
         "Strangeness: how unlike those of the training set a spectrum is to the network. Look at these "
-        f"before you trust their labels.{limit}",
+        f"before you trust their labels.{limit} Errors do not grow with strangeness: of spectra that are "
+        "unlike the training set nobody knows how wrong their labels are.",
     ]
     if spectra.picture is None:
         text.append("Their spectra are shown if the report is made with --store STORE.")
     elif spectra.reach:
         text.append(_explain(spectra.reach))
+    else:
+        text.append(NOBODY_NEAR)
     found = stars.stars()
     is_total = any(star.has_total for star in found)
     what = "total" if is_total else "scatter"
@@ -68,7 +77,7 @@ def _explain(reach: Mapping[str, float]) -> str:
     near = ", ".join(f"{reach[name]:.{n}f} {unit}" for name, (_, unit, n) in QUANTITIES.items())
     return (
         f"Blue: the median of the {N_NEIGHBOURS} stars without a flag whose predictions are nearest to those "
-        f"of the strange one, here within {near} of Teff, log g and [Fe/H]. Red: the difference. Yellow: "
+        f"of the strange one, here within {near} of Teff, log g and [Fe/H]. Orange: the difference. Yellow: "
         "where it is largest, in steps of 30 Angstrom, noise and slope of the continuum apart; the table "
         "gives its rms there. If the predictions are wrong, so are these stars, and their lines do not fit."
     )

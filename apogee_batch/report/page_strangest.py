@@ -1,14 +1,13 @@
-"""What the page of a run tells of single stars: the strangest of them, and how many have which flag."""
+"""What the page of a run tells of single stars: the strangest of them."""
 
 import heapq
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from apogee_batch.schema import LABEL_NAMES, Flag, catalog_flags
+from apogee_batch.schema import LABEL_NAMES, catalog_flags
 
 N_STRANGEST = 12
 TOTALS = tuple(f"e_{name}_total" for name in LABEL_NAMES)
@@ -16,8 +15,6 @@ STRANGEST_COLUMNS = (
     "apstar_id", "apogee_id", "strangeness", "snr", *LABEL_NAMES, *(f"e_{name}" for name in LABEL_NAMES),
     *TOTALS, *(f"{name}_label" for name in LABEL_NAMES), "data_type", "data_set", "n_bad_pixels", "flags",
 )  # fmt: skip
-DUPLICATE = "DUPLICATE"
-STRANGE = "STRANGE_SPECTRUM"
 FEW_PIXELS = 1000  # without a measurement: the gaps between the chips alone are some 800
 FAR_FROM_LABEL = 3.0  # total errors
 TYPES = {"payne": "a Payne star", "mstar": "an M dwarf", "yso": "a young star"}
@@ -80,27 +77,6 @@ class StrangeStar:
             if abs(prediction - label) > FAR_FROM_LABEL * sigma:
                 words.append(f"{title} differs from its label by {prediction - label:+,.{decimals}f} {unit}")
         return words
-
-
-class FlagCounts:
-    """How many rows have each flag, and how many a prediction."""
-
-    def __init__(self) -> None:
-        self._counts = np.zeros(32, np.int64)
-        self._harmless = 1 << catalog_flags()[DUPLICATE].bit
-        self.n_clean = self.n_clean_but_duplicate = self.n_predicted = 0
-
-    def add(self, piece: pa.Table) -> None:
-        """Add a piece of the catalogue with the columns `flags` and `teff`."""
-        self.n_predicted += int(pc.sum(pc.is_finite(piece["teff"]).fill_null(False)).as_py() or 0)
-        flags = piece["flags"].to_numpy()
-        self.n_clean += int((flags == 0).sum())
-        self.n_clean_but_duplicate += int(((flags & ~self._harmless) == 0).sum())
-        self._counts += [int(((flags >> bit) & 1).sum()) for bit in range(len(self._counts))]
-
-    def by_flag(self) -> list[tuple[Flag, int]]:
-        """Return each flag of the catalogue and its rows, in the order of the bits."""
-        return [(flag, int(self._counts[flag.bit])) for flag in catalog_flags().values()]
 
 
 class StrangestStars:

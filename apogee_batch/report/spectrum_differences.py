@@ -24,6 +24,8 @@ SPIKE, BESIDE_SPIKE = 8.0, 4.0  # times the noise: a pixel that stands out, and 
 LEAST_NOISE = 0.005  # of the flux: the median of others has noise as well
 FEWEST_SPIKES = 5
 LEAST = 0.015  # of the flux: below it nothing is said to differ
+HIGH, SURELY = 2.0, 3.0  # times the median; errors above it: none of 512 mock spectra had such a pixel
+MANY = 10  # pixels
 LEAST_TILT = 0.05  # of the flux, from one end to the other
 
 
@@ -66,6 +68,25 @@ def _is_kept(flux: FloatArray, err: FloatArray) -> BoolArray:
     is_measured = np.asarray(flux != 0)
     limit = LARGEST_ERR * float(np.median(err[is_measured])) if is_measured.any() else 0.0
     return np.asarray(is_measured & (err <= limit))
+
+
+def describe_alone(flux: FloatArray, err: FloatArray) -> str:
+    """Say of a spectrum without ordinary ones beside it what no good spectrum has; empty if it is nothing.
+
+    Parameters
+    ----------
+    flux, err : ndarray of float32, shape (n_pixels,)
+        As for `in_medians`.
+    """
+    kept = _is_kept(flux, err)
+    if not kept.any():
+        return ""
+    middle = abs(float(np.median(flux[kept])))
+    n_high = int((kept & (flux - HIGH * middle > SURELY * err)).sum())
+    n_low = int((kept & (flux < -SURELY * err)).sum())
+    words = [f"{n_high:,} pixels above twice the median (sky lines, or emission?)"] if n_high >= MANY else []
+    words += [f"{n_low:,} pixels below 0"] if n_low >= MANY else []
+    return ", ".join(words)
 
 
 def median_of(spectra: Sequence[DoubleArray]) -> DoubleArray | None:

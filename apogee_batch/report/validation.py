@@ -32,6 +32,8 @@ DEFINITIONS = {
     "bias": "median residual",
     "scatter": f"{MAD_TO_SIGMA} x median |residual - bias|; null with fewer than two stars",
     "outlier": f"|residual - bias| > {OUTLIER_SCATTERS:g} x scatter",
+    "slope": "of residual on label, by least squares; 0 if high and low labels are treated alike, -1 if all "
+    "predictions are the same; of whole groups, null in bins",
     "pull": "residual / sigma, of the stars with a sigma above 0",
     REALIZATIONS: "sigma: standard deviation of the realizations, as e_teff",
     CALIBRATED: "sigma: calibrated error, as e_teff_total",
@@ -238,21 +240,23 @@ def _measure_group(stars: LabelledStars, is_complete: BoolArray, data_type: str,
         data_set,
         n_stars=len(used),
         n_left_out=int(is_member.sum()) - len(used),
-        measures=_measure_stars(stars, used, SIGMA_KINDS),
+        measures=_measure_stars(stars, used, SIGMA_KINDS, with_slope=True),
         by_snr=tuple(_measure_bins(stars, used, stars.snr[used], SNR_EDGES, SIGMA_KINDS)),
         by_teff=tuple(_measure_bins(stars, used, teff[used], TEFF_EDGES, ())),
     )
 
 
 def _measure_stars(
-    stars: LabelledStars, used: npt.NDArray[np.intp], kinds: Sequence[str]
+    stars: LabelledStars, used: npt.NDArray[np.intp], kinds: Sequence[str], *, with_slope: bool = False
 ) -> dict[str, Measure]:
     """Measure each label in some stars, given by their places, and the pulls of some kinds of sigma."""
     measures = {}
     for i, name in enumerate(LABEL_NAMES):
-        residuals = stars.predictions[i][used] - stars.labels[i][used].astype(np.float64)
+        labels = stars.labels[i][used].astype(np.float64)
+        residuals = stars.predictions[i][used] - labels
         pulls = {kind: measure_pulls(residuals, stars.sigmas[kind][i][used]) for kind in kinds}
-        measures[name] = Measure(measure_residuals(residuals), pulls)
+        measured = measure_residuals(residuals, labels if with_slope else None)
+        measures[name] = Measure(measured, pulls)
     return measures
 
 

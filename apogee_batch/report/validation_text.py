@@ -22,6 +22,8 @@ NO_LABELS = (
     "Attach labels to the store with 'apogee-batch labels attach' and make the catalogue anew."
 )
 PULL_DECIMALS = 2
+SLOPE_DECIMALS = 2
+RESIDUAL_HEADER = ("bias", "slope", "scatter", "out %")
 PULL_HEADER = ("stars", "sigma", "median", "width", "<1 %", "<2 %", "x")
 SIGMA_WORDS = {REALIZATIONS: "a sigma of the realizations", CALIBRATED: "a calibrated sigma"}
 KINDS_TEXT = {
@@ -83,7 +85,7 @@ def _title(found: Validation, width: int) -> str:
 
 
 def _residual_text(found: Validation, width: int) -> str:
-    """Return bias, robust scatter and outliers by type, label and set."""
+    """Return bias, slope, robust scatter and outliers by type, label and set."""
     rows = [(data_type, label) for data_type in ROW_TITLES for label in LABEL_NAMES]
     blocks = []
     for data_set in DATA_SETS:
@@ -92,14 +94,16 @@ def _residual_text(found: Validation, width: int) -> str:
             residuals = found.get(data_type, data_set).measures[label].residuals
             cells.append(
                 (
-                    _signed(residuals.bias, LABEL_DECIMALS[label]),
+                    show_signed(residuals.bias, LABEL_DECIMALS[label]),
+                    show_signed(residuals.slope, SLOPE_DECIMALS),
                     show(residuals.scatter, LABEL_DECIMALS[label], NOTHING),
                     _percent(residuals.outlier_fraction),
                 )
             )
-        blocks.append(Block(data_set, ("bias", "scatter", "out %"), tuple(cells)))
+        blocks.append(Block(data_set, RESIDUAL_HEADER, tuple(cells)))
     title = (
-        "Residuals (prediction - label): bias = median; scatter = 1.4826 x median |residual - bias|; "
+        "Residuals (prediction - label): bias = median; slope = of residual on label, -1 if all predictions "
+        "are the same; scatter = 1.4826 x median |residual - bias|; "
         f"out = further than {OUTLIER_SCATTERS:g} scatters from the bias"
     )
     titles = _titles([(ROW_TITLES[data_type], LABEL_TITLES[label]) for data_type, label in rows])
@@ -192,7 +196,7 @@ def _pull_cells(label: str, pulls: Pulls) -> tuple[str, ...]:
     return (
         f"{pulls.n_stars:,}",
         show(pulls.median_sigma, LABEL_DECIMALS[label], NOTHING),
-        _signed(pulls.median, PULL_DECIMALS),
+        show_signed(pulls.median, PULL_DECIMALS),
         show(pulls.width, PULL_DECIMALS, NOTHING),
         _percent(pulls.within_1),
         _percent(pulls.within_2),
@@ -206,7 +210,7 @@ def _residual_cells(label: str, measure: Measure) -> tuple[str, ...]:
     decimals = LABEL_DECIMALS[label]
     return (
         show(found.rms, decimals, NOTHING),
-        _signed(found.bias, decimals),
+        show_signed(found.bias, decimals),
         show(found.scatter, decimals, NOTHING),
     )
 
@@ -230,7 +234,7 @@ def _titles(rows: Sequence[Row]) -> list[str]:
     return told
 
 
-def _signed(value: float | None, decimals: int) -> str:
+def show_signed(value: float | None, decimals: int) -> str:
     """Return a number with its sign, or that there is none; what rounds to zero has no sign."""
     if value is None:
         return NOTHING

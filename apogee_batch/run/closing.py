@@ -5,9 +5,10 @@ from pathlib import Path
 from apogee_batch.files import sha256_of_file
 from apogee_batch.output import ResultLine
 from apogee_batch.run.catalog_run import CatalogRun
+from apogee_batch.run.flag_lines import count_flags, flag_line
 from apogee_batch.run.page_at_end import PAGE_FILE, is_page_of, make_page_at_end
 from apogee_batch.run.progress import ProgressView
-from apogee_batch.run.publish import CATALOG_FILE, MANIFEST_FILE
+from apogee_batch.run.run_folder import CATALOG_FILE, MANIFEST_FILE
 from apogee_batch.run.stage_times import stage
 
 TABLE_WIDTH = 100
@@ -18,13 +19,13 @@ def make_page(store: Path, out: Path, model: Path | None, progress: ProgressView
     if is_page_of(out / PAGE_FILE, sha256_of_file(out / MANIFEST_FILE)):
         lines = make_page_at_end(out, model=model, store=store, progress=progress)
     else:
-        with stage(progress, "report", None, "pages"):
+        with stage(progress, "report", 1, "page"):
             lines = make_page_at_end(out, model=model, store=store, progress=progress)
     return [ResultLine(line, name="page", path=str(out / PAGE_FILE)) for line in lines]
 
 
 def describe_catalog(finished: CatalogRun) -> list[str]:
-    """Say where the catalogue is and how well it agrees with the labels."""
+    """Say where the catalogue is, what its flags are, and how well it agrees with the labels."""
     folder = finished.folder
     catalog, rejects, report = folder / CATALOG_FILE, folder / "rejects.parquet", folder / "report"
     n_labelled = sum(agreement.n_stars for agreement in finished.results.agreements)
@@ -46,6 +47,7 @@ def describe_catalog(finished: CatalogRun) -> list[str]:
             path=str(rejects),
             rejects=finished.n_rejects,
         ),
+        flag_line(count_flags(folder)),
         ResultLine(
             f"report:    {report} (results.txt, validation.txt, kiel.png, labels.png)",
             name="report",
