@@ -26,7 +26,7 @@ from apogee_batch.cli_store import attach, ingest
 from apogee_batch.cli_survey import demo, simulate
 from apogee_batch.cli_validate import validate
 from apogee_batch.cli_ysos import ysos
-from apogee_batch.errors import ApogeeBatchError, describe_place
+from apogee_batch.errors import ApogeeBatchError, UsageError, describe_place
 from apogee_batch.exits import INTERRUPTED, RESUME, SignalWatch, explain_system_error, tell
 from apogee_batch.output import choose_manner, make_all_events, manner, tell_bug
 
@@ -35,6 +35,7 @@ BUG = 1  # exit code of Python for an error that nobody expected
 IMPORT_OBJECTS = (
     50_000  # torch and others make a million objects that stay: to look through them took a quarter
 )
+NOT_UTF_8 = {chr(code) for code in range(0xDC80, 0xDD00)}  # what Python makes of bytes that are no UTF-8
 PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
 
 app = typer.Typer(**PLAIN, help="Labels of stars from SDSS/APOGEE apStar spectra: log g, Teff, [Fe/H].")
@@ -133,6 +134,11 @@ def _run() -> tuple[int, str]:
         if explained is None:
             raise
         return explained[0], explained[1] + describe_place(error)
+    except UnicodeEncodeError as error:
+        if error.object[error.start] not in NOT_UTF_8:
+            raise
+        text = f"{error.object!a}: the name of this file or folder is not UTF-8; rename it"
+        return UsageError.exit_code, text
     except typer.Abort:
         code = INTERRUPTED
     if code == INTERRUPTED:  # also what typer makes of a KeyboardInterrupt

@@ -6,14 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-from apogee_batch.cli_options import Config, choices, print_lines, settings_of
+from apogee_batch.cli_options import Config, check_settings, choices, print_lines
 from apogee_batch.errors import IntegrityError
 from apogee_batch.output import Manner, manner
 
 EngineToTry = Annotated[
     str | None,
     typer.Option(
-        help="kernel, openvino, torch or cuda. [default: all that can be used]",
+        help="kernel, openvino, torch, cuda or tiles. [default: all that can be used]",
         autocompletion=choices("engine"),
     ),
 ]
@@ -41,7 +41,7 @@ def doctor(
 
     With --gate, try whether its engines give right uncertainties.
     """
-    settings_of(config)
+    check_settings(config)
     from apogee_batch.run.doctor import GateRequest, try_engines
     from apogee_batch.run.machine import describe_machine, machine_lines
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from apogee_batch.cli_options import Config, choices, print_lines, settings_of
+from apogee_batch.cli_options import Config, check_settings, choices, print_lines
 from apogee_batch.errors import UsageError
 
 
@@ -30,7 +30,7 @@ def export(
 
     Parquet and FITS are in the catalog folder of every run.
     """
-    settings_of(config)
+    check_settings(config)
     from apogee_batch.run.export import HATS
     from apogee_batch.run.export import export as export_run
     from apogee_batch.run.hats import DEFAULT_MARGIN_ARCSEC
@@ -50,7 +50,7 @@ def describe(
     Columns with units, UCDs, descriptions and missing values; flags. Parquet, FITS, VOTable, ECSV, MRT, CSV,
     and HATS folders.
     """
-    settings_of(config)
+    check_settings(config)
     import shutil
 
     from apogee_batch.run.describe import WIDE, describe_file

@@ -16,6 +16,7 @@ from apogee_batch.cli_options import (
     Precision,
     Seed,
     Store,
+    check_settings,
     open_view,
     print_lines,
     settings_of,
@@ -31,7 +32,7 @@ def model_import(
 
     A torch state dict; the input of the model is raw flux.
     """
-    settings_of(config)
+    check_settings(config)
     from apogee_batch.run import commands
 
     print_lines(commands.import_model(file, out))

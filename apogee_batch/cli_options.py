@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 CHOICES: dict[str, tuple[str, ...]] = {
     "cluster": ("serial", "local", "address", "slurm", "pbs", "sge", "lsf", "htcondor"),
     "device": ("auto", "cpu", "cuda"),
-    "engine": ("auto", "kernel", "openvino", "torch", "cuda"),
+    "engine": ("auto", "kernel", "openvino", "torch", "cuda", "tiles"),
     "precision": ("exact", "fast"),
     "recipe": ("robust", "paper"),
     "err_cap": ("median", "mean"),
@@ -60,7 +60,7 @@ EngineOption = Annotated[
     str | None,
     typer.Option(
         "--engine",
-        help="auto, kernel, openvino, torch or cuda, see 'doctor'. [default: auto]",
+        help="auto, kernel, openvino, torch, cuda or tiles, see 'doctor'. [default: auto]",
         autocompletion=choices("engine"),
     ),
 ]
@@ -111,6 +111,12 @@ def settings_of(config: Path | None, **sections: dict[str, Any]) -> "RunConfig":
         return load_config(config, sections)
     except UsageError as error:
         raise UsageError(_name_flag(str(error), sections)) from error
+
+
+def check_settings(config: Path | None) -> None:
+    """Refuse a file of settings that is of no use, as all commands do, also those that need none of it."""
+    if config is not None:
+        settings_of(config)
 
 
 def _name_flag(message: str, sections: dict[str, dict[str, Any]]) -> str:

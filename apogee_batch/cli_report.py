@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from apogee_batch.cli_options import Config, print_lines, settings_of
+from apogee_batch.cli_options import Config, check_settings, print_lines
 
 
 def report(
@@ -35,7 +35,7 @@ def report(
     config: Config = None,
 ) -> None:
     """Make the page of a run: one HTML file that needs no network, and its pictures as PNG and PDF."""
-    settings_of(config)
+    check_settings(config)
     from apogee_batch.run.report import describe_report
 
     lines = describe_report(run, model=model, store=store, isochrones=isochrones or (), ages_myr=age or ())

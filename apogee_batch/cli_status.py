@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from apogee_batch.cli_options import Config, print_lines, settings_of, terminal
+from apogee_batch.cli_options import Config, check_settings, print_lines, terminal
 from apogee_batch.errors import IntegrityError
 from apogee_batch.output import Manner, manner
 
@@ -26,7 +26,7 @@ def status(
 
     From its files alone: also from another host, and for the jobs of a queue.
     """
-    settings_of(config)
+    check_settings(config)
     if watch:
         from apogee_batch.run.watch import watch as watch_run
 
@@ -49,7 +49,7 @@ def verify(
 
     Every byte is looked at.
     """
-    settings_of(config)
+    check_settings(config)
     from apogee_batch.run.verify import verify as verify_folder
 
     report = verify_folder(folder)

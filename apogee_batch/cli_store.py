@@ -16,6 +16,7 @@ from apogee_batch.cli_options import (
     MaxBad,
     Store,
     Workers,
+    check_settings,
     choices,
     open_view,
     print_lines,
@@ -80,7 +81,7 @@ def attach(
 
     FITS, CSV, ECSV, Parquet or VOTable.
     """
-    settings_of(config)
+    check_settings(config)
     from apogee_batch.run import commands
 
     tables = {"payne": payne or [], "mstar": mstar or [], "yso": yso or []}

@@ -5,7 +5,15 @@ from typing import Annotated
 
 import typer
 
-from apogee_batch.cli_options import Cluster, Config, Workers, open_view, print_lines, settings_of
+from apogee_batch.cli_options import (
+    Cluster,
+    Config,
+    Workers,
+    check_settings,
+    open_view,
+    print_lines,
+    settings_of,
+)
 
 
 def simulate(
@@ -18,7 +26,7 @@ def simulate(
 
     apStar files, an allStar summary and label tables.
     """
-    settings_of(config)
+    check_settings(config)
     from apogee_batch.run.demo import simulate as simulate_with_progress
 
     with open_view() as view:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from apogee_batch.cli_options import Config, print_lines, settings_of
+from apogee_batch.cli_options import Config, check_settings, print_lines
 
 
 def validate(
@@ -27,7 +27,7 @@ def validate(
 
     Tables 2 and 3 of the paper, trends with SNR and Teff, and whether the sigmas are honest.
     """
-    settings_of(config)
+    check_settings(config)
     from apogee_batch.labels.columns import parse_column_map
     from apogee_batch.run.validate import describe_validation
 

@@ -146,7 +146,10 @@ def test_a_calibrated_model_fills_the_columns_and_says_so(
     assert (found.calibration_sha256 or "")[:16] in lines[0]
     assert found.calibration is not None
     assert None not in (found.calibration.error_model, found.calibration.strangeness, found.calibration.hull)
-    assert (found.calibration_sha256 or "") in (model / "MODEL_CARD.md").read_text()
+    card = (model / "MODEL_CARD.md").read_text()
+    assert (found.calibration_sha256 or "") in card
+    assert found.calibration.computed_on.endswith(f" {serial_config.inference.precision}")
+    assert f"- computed on: {found.calibration.computed_on}" in card
     assert verify(model).damages == []
     out = tmp_path / "run"
     commands.make_catalog(
@@ -246,7 +249,7 @@ def test_a_calibration_that_changed_during_a_run_is_noticed(
     commands.make_catalog(labelled_store, out, **make)
     sha256 = load_checkpoint(model).sha256
     calibration_file.save_calibration(model, calibration_file.Calibration(sha256, {}, {}))
-    with pytest.raises(UsageError, match=r"model.calibration: None ->"):
+    with pytest.raises(UsageError, match="the model was calibrated since"):
         commands.make_catalog(labelled_store, out, **make)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from apogee_batch.errors import IntegrityError
-from apogee_batch.files import read_sealed_json, write_sealed_json
+from apogee_batch.files import canonical_json, read_sealed_json, sha256_of_text, write_sealed_json
 from apogee_batch.network.calibration import (
     CALIBRATION_FILE,
     CALIBRATION_TENSORS,
@@ -65,6 +65,26 @@ def test_the_same_calibration_has_the_same_bytes_and_another_one_another_name(tm
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert save_calibration(tmp_path / "c", replace(CALIBRATION, notes=())) != names[0]
     assert save_calibration(tmp_path / "c", replace(CALIBRATION, hull=None)) != names[0]
+
+
+def test_what_computed_it_is_told_and_does_not_change_its_name(tmp_path: Path) -> None:
+    before = save_calibration(tmp_path, CALIBRATION)
+    older = (tmp_path / CALIBRATION_FILE).read_bytes()
+    assert b"computed_on" not in older
+    assert loaded(tmp_path).computed_on == ""
+    named = replace(CALIBRATION, computed_on="cpu, kernel exact")
+    assert save_calibration(tmp_path, named) == before
+    found = load_calibration(tmp_path, MODEL)
+    assert found is not None
+    assert (found[0].computed_on, found[1]) == ("cpu, kernel exact", before)
+    assert found[0].to_json() == named.to_json()
+
+
+def test_a_file_that_does_not_tell_what_computed_it_keeps_its_name(tmp_path: Path) -> None:
+    save_calibration(tmp_path, CALIBRATION)
+    found = load_calibration(tmp_path, MODEL)
+    assert found is not None
+    assert found[1] == sha256_of_text(canonical_json(read_sealed_json(tmp_path / CALIBRATION_FILE)))
 
 
 def test_one_that_says_nothing_is_kept_with_its_reasons(tmp_path: Path) -> None:
@@ -127,5 +147,8 @@ def test_the_card_tells_of_the_calibration(finished_run: Path) -> None:
     card = render_model_card(header, MODEL, (CALIBRATION, "f00d"))
     for words in ("f00d", "90 payne, 10 yso", "something is missing", "cd" * 32, "| teff | K | 0.1 | 0.2 |"):
         assert words in card
+    assert "computed on" not in card
+    named = replace(CALIBRATION, computed_on="cpu, kernel fast")
+    assert "- computed on: cpu, kernel fast" in render_model_card(header, MODEL, (named, "f00d"))
     assert "## Calibration" not in render_model_card(header, MODEL)
     assert "floor: giant" not in render_model_card(header, MODEL, (BARE, "f00d"))

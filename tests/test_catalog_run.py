@@ -13,7 +13,7 @@ from astropy.table import Table
 from apogee_batch.errors import IntegrityError, LockedError, UsageError
 from apogee_batch.files import read_json, sha256_of_file
 from apogee_batch.network.checkpoint import load_checkpoint
-from apogee_batch.run import commands
+from apogee_batch.run import catalog_command, commands
 from apogee_batch.run.config import RunConfig
 from apogee_batch.run.infer import infer_shard
 from apogee_batch.run.progress import SilentView
@@ -163,20 +163,20 @@ def test_labels_attached_during_a_run_are_not_its_labels(
 ) -> None:
     store = tmp_path / "s.zarr"
     shutil.copytree(labelled_store, store)
-    begin = commands.begin_run
+    begin = catalog_command.begin_run
 
     def begin_and_attach(*arguments: object, **options: object) -> dict[str, object]:
         plan = begin(*arguments, **options)
         commands.attach(store, {"mstar": [survey.labels["mstar"]]}, column_map=[])
         return plan
 
-    monkeypatch.setattr("apogee_batch.run.commands.begin_run", begin_and_attach)
+    monkeypatch.setattr("apogee_batch.run.catalog_command.begin_run", begin_and_attach)
     model = finished_run / "model"
     make(store, tmp_path / "run", serial_config, model=model)
     catalog = pd.read_parquet(tmp_path / "run" / "catalog" / "catalog.parquet")
     assert set(catalog["data_type"].dropna()) == {"payne", "mstar", "yso"}
     monkeypatch.undo()
-    with pytest.raises(UsageError, match=r"inputs_sha256\.labels"):
+    with pytest.raises(UsageError, match="other labels are attached to the store"):
         make(store, tmp_path / "run", serial_config, model=model)
 
 
@@ -374,15 +374,15 @@ def test_labels_attached_before_the_training_begins_stop_the_run(
 ) -> None:
     store = tmp_path / "s.zarr"
     shutil.copytree(labelled_store, store)
-    begin = commands.begin_run
+    begin = catalog_command.begin_run
 
     def begin_and_attach(*arguments: object, **options: object) -> dict[str, object]:
         plan = begin(*arguments, **options)
         commands.attach(store, {"payne": [survey.labels["payne"]]}, column_map=[])
         return plan
 
-    monkeypatch.setattr("apogee_batch.run.commands.begin_run", begin_and_attach)
-    with pytest.raises(IntegrityError, match=r"changed after the run was begun \(labels_sha256"):
+    monkeypatch.setattr("apogee_batch.run.catalog_command.begin_run", begin_and_attach)
+    with pytest.raises(IntegrityError, match=r"changed after the run was begun \(other labels are attached"):
         make(store, tmp_path / "run", serial_config)
 
 

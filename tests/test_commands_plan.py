@@ -15,9 +15,10 @@ from apogee_batch.errors import (
     UsageError,
 )
 from apogee_batch.files import read_json
-from apogee_batch.run import array_plan, catalog_run, commands
+from apogee_batch.run import array_plan, catalog_command, catalog_run, commands
 from apogee_batch.run.array import run_shard
 from apogee_batch.run.clusters import Crew, SerialExecutor, Workers
+from apogee_batch.run.computers import for_training
 from apogee_batch.run.config import ClusterSettings, RunConfig
 from apogee_batch.run.ledger import ShardReport
 from apogee_batch.run.lock import hold_lock
@@ -46,7 +47,7 @@ def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise ClusterError("workers were started")
 
-    monkeypatch.setattr(commands, "open_workers", refuse)
+    monkeypatch.setattr(catalog_command, "open_workers", refuse)
 
 
 @pytest.mark.usefixtures("no_workers")
@@ -204,5 +205,5 @@ def test_a_training_alone_starts_only_its_own_local_workers_and_nowhere_less(
     serial_config: RunConfig, kind: str, workers: int | None, wanted: int | None
 ) -> None:
     config = with_settings(serial_config, "cluster", kind=kind, workers=workers)
-    settings: ClusterSettings = commands._for_training(config.cluster, 2)
+    settings: ClusterSettings = for_training(config.cluster, 2)
     assert (settings.kind, settings.workers) == (kind, wanted)

@@ -9,8 +9,9 @@ from apogee_batch.files import sha256_of_file
 from apogee_batch.network.checkpoint import load_checkpoint
 from apogee_batch.run import commands
 from apogee_batch.run.catalog_run import begin_run
+from apogee_batch.run.clusters import no_more_than_needed
 from apogee_batch.run.config import ClusterSettings, RunConfig
-from apogee_batch.run.finished import count_left, no_more_than_needed, publish_if_done
+from apogee_batch.run.finished import count_left, publish_if_done
 from apogee_batch.run.lock import hold_lock
 from apogee_batch.run.model_of_run import inference_ledger
 from apogee_batch.run.progress import SilentView

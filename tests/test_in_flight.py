@@ -107,8 +107,8 @@ def test_many_files_wait_at_once_where_each_call_takes_long_and_give_the_same(
     found = read_files(inputs, "combined")
     assert 1 < most <= N_IN_FLIGHT
     assert (found.rows, found.rejects, found.contents) == (expected.rows, expected.rejects, expected.contents)
-    assert [spectrum.star.file for spectrum in found.spectra] == [s.star.file for s in expected.spectra]
-    n_stars = len(found.spectra)
+    assert [star.file for star in found.stars] == [star.file for star in expected.stars]
+    n_stars = len(found.stars)
     assert n_stars == 32
     for name in ("flux", "err", "mask"):
         np.testing.assert_array_equal(getattr(found, name)[:n_stars], getattr(expected, name)[:n_stars])

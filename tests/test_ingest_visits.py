@@ -81,5 +81,5 @@ def test_a_shard_of_files_with_many_visits_is_read_so(
         return in_flight.read_in_order(read, items, most_at_once=most_at_once)
 
     monkeypatch.setattr(ingest_task, "read_in_order", read_in_order)
-    assert len(ingest_task.read_files([record | {"n_rows": 400}], "visits").spectra) == 3
+    assert len(ingest_task.read_files([record | {"n_rows": 400}], "visits").stars) == 3
     assert asked == [1]

@@ -98,7 +98,7 @@ def test_with_quiet_a_run_says_where_its_results_are(
 ) -> None:
     assert call([*words, "--quiet"], monkeypatch) == 0
     told = capsys.readouterr().out.splitlines()
-    assert [line.partition(":")[0] for line in told] == ["catalogue", "rejects", "report"]
+    assert [line.partition(":")[0] for line in told] == ["catalogue", "rejects", "flags", "report"]
     assert call([*words, "--quiet", "--log-json"], monkeypatch) == 0
     assert {event["event"] for event in events(capsys.readouterr().out)} == {"result", "warning"}
 

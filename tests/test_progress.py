@@ -11,7 +11,7 @@ from rich.console import Console
 from apogee_batch.errors import UsageError
 from apogee_batch.run.live_view import LiveView
 from apogee_batch.run.logs import log_to_folder
-from apogee_batch.run.progress import SAID, PlainView, progress_view
+from apogee_batch.run.progress import SAID, PlainView, SilentView, progress_view, say_and_log
 
 
 def console(*, is_terminal: bool) -> tuple[Console, io.StringIO]:
@@ -109,3 +109,12 @@ def test_an_error_without_words_is_told_by_its_kind(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), log_to_folder(tmp_path):
         raise KeyboardInterrupt
     assert "stopped: KeyboardInterrupt" in (tmp_path / "driver.jsonl").read_text()
+
+
+def test_a_warning_of_the_queue_is_in_the_log_too(tmp_path: Path) -> None:
+    with log_to_folder(tmp_path):
+        say_and_log(SilentView(), "WARNING: job 12: CANCELLED on n2")
+        say_and_log(SilentView(), "queue: job 13 will start soon")
+    lines = [json.loads(line) for line in (tmp_path / "driver.jsonl").read_text().splitlines()]
+    said = [line["message"] for line in lines if line["level"] == "WARNING"]
+    assert said == ["job 12: CANCELLED on n2"]

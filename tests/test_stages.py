@@ -18,11 +18,11 @@ from apogee_batch.errors import (
     UsageError,
 )
 from apogee_batch.files import write_text
-from apogee_batch.run.clusters import SerialExecutor, Workers, available_cores, open_workers
+from apogee_batch.run.clusters import Crew, SerialExecutor, Workers, available_cores, open_workers
 from apogee_batch.run.config import ClusterSettings
 from apogee_batch.run.deadly import MAX_DEADLY
 from apogee_batch.run.ledger import Ledger, ShardReport, relative_digest
-from apogee_batch.run.progress import SilentView
+from apogee_batch.run.progress import Facts, SilentView
 from apogee_batch.run.stages import run_shards
 
 
@@ -79,6 +79,37 @@ def run_fake(
     workers = Workers(executor or DyingExecutor(), 1, "")
     run_shards(workers, task, dict.fromkeys(range(n_shards), task.n_inputs), ledger, view, **options)
     return view
+
+
+class _LateCrew(Crew):
+    """No worker is there when it is asked for some, and then there are two."""
+
+    def __init__(self) -> None:
+        self._n_now = 0
+
+    def ask(self, n_workers: int | None) -> None:
+        self._n_now = 2
+
+    def count(self) -> int:
+        return self._n_now
+
+
+class _FactsKept(CountingView):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[int | None, int | None]] = []
+
+    def show(self, facts: Facts) -> None:
+        self.seen.append((facts.workers, facts.wanted))
+
+
+def test_workers_are_shown_while_the_first_is_waited_for(tmp_path: Path, ledger: Ledger) -> None:
+    view = _FactsKept()
+    with ThreadPoolExecutor(2) as pool:
+        workers = Workers(pool, 2, "", crew=_LateCrew())
+        run_shards(workers, partial(write_part, str(tmp_path), None), shards(3), ledger, view)
+    assert view.seen[0] == (0, 2)
+    assert view.seen[-1] == (2, 2)
 
 
 @pytest.mark.parametrize("n_workers", [1, 3])

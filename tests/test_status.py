@@ -4,6 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from unpacked import unpack_ingest
 
@@ -42,6 +44,22 @@ def test_a_run_says_in_which_stage_it_is(run: Path) -> None:
     shutil.rmtree(run / "model")  # as after a kill right behind the plan
     assert "train: no epoch finished yet\nstage: training; not" in told(run)
     assert "infer" not in told(run)
+
+
+def test_a_published_run_tells_its_flags(run: Path) -> None:
+    catalog = run / "catalog" / "catalog.parquet"
+    table = pq.read_table(catalog)
+    i = table.schema.get_field_index("flags")
+    for flags, words in (
+        ([512] * 24 + [0] * 24, "flags:     STRANGE_SPECTRUM 24 (50 %); 24 (50 %) without a flag"),
+        ([1] + [0] * 47, "flags:     LOW_SNR 1 (2.1 %); 47 (98 %) without a flag"),
+    ):
+        pq.write_table(table.set_column(i, table.schema.field(i), pa.array(flags, pa.int32())), catalog)
+        assert words in told(run)
+        assert ("WARNING: 24 of 48 spectra (50 %) are unlike" in told(run)) == (flags[0] == 512)
+    catalog.write_bytes(catalog.read_bytes()[:500])
+    assert "catalog.parquet: is damaged" in told(run)
+    assert "published: 48 stars" in told(run)
 
 
 def test_a_run_counts_only_what_was_made_with_its_own_model(run: Path) -> None:

@@ -72,7 +72,7 @@ def test_the_job_of_a_crashed_node_is_replaced(busy: Site, is_listed: bool) -> N
         busy.end(A, "NODE_FAIL")
         busy.tick()
     assert busy.wanted() == [B, C]
-    assert "after 1 tasks; another takes its place" in busy.said[0]
+    assert "after 1 task; another takes its place" in busy.said[0]
 
 
 def test_a_job_whose_walltime_ends_after_work_is_no_failure(busy: Site) -> None:

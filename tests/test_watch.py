@@ -101,6 +101,25 @@ def test_a_run_that_has_failed_tells_why(run: Path) -> None:
         watch(run, sleep=end(run))
 
 
+def test_a_stage_that_was_stopped_shows_how_long_it_worked(run: Path) -> None:
+    (run / "lock").unlink()
+    log(run, "begin", "stopped: interrupted")  # at 2e9 s
+    said = {"stage": "infer", "event": "begin", "time": 2e9 - 66, "host": "n1", "pid": 7}
+    (run / "stages.jsonl").write_text(json.dumps(said | {"done": 0, "total": 48, "unit": "stars"}) + "\n")
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=24, color_system=None)
+    with pytest.raises(IncompleteRunError):
+        watch(run, console=console, sleep=end(run))
+    assert isinstance(console.file, io.StringIO)
+    assert re.search("✗ infer +32/48 stars  1:06", console.file.getvalue())
+
+
+def test_one_worker_is_one_worker(run: Path) -> None:
+    seen = replace(Onlooker(run).look(), workers=["n1 7"])
+    assert state_line(seen).endswith("1 worker seen")
+    assert "2 workers seen" in state_line(replace(seen, workers=["n1 7", "n2 8"]))
+    assert "seen" not in state_line(replace(seen, stage="publish"))  # they have nothing to do with that
+
+
 def test_a_damaged_manifest_is_told_as_status_tells_it(
     run: Path, finished_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -57,6 +57,7 @@ MODEL_KINDS = (
     "model.safetensors",
     "MODEL_CARD.md",
     "metrics.jsonl",
+    "training_stars.json",
     "calibration.json",
     "calibration.safetensors",
 )

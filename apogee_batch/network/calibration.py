@@ -25,6 +25,7 @@ CALIBRATION_FILE = "calibration.json"
 CALIBRATION_TENSORS = "calibration.safetensors"
 FORMAT_VERSION = 1
 STRANGENESS, HULL = "strangeness", "hull"  # the parts that have arrays
+COMPUTED_ON = "computed_on"  # may be missing: older files do not tell it
 REMEDY = (
     "give the command that trained the model again, or 'apogee-batch model calibrate MODEL STORE', which "
     "makes it anew"
@@ -51,6 +52,9 @@ class Calibration:
         Where the labels of the training set lie.
     notes : tuple of str
         What is missing, and why; for people.
+    computed_on : str
+        Device, engine and precision behind it; empty where it does not tell. It is not part of the
+        calibration's hash: the same numbers are the same calibration, whatever computed them.
     """
 
     model_sha256: str
@@ -60,10 +64,12 @@ class Calibration:
     strangeness: Strangeness | None = None
     hull: LabelHull | None = None
     notes: tuple[str, ...] = ()
+    computed_on: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return all but the tensors as JSON values."""
-        return {
+        told = {COMPUTED_ON: self.computed_on} if self.computed_on else {}
+        return told | {
             "format": "apogee_batch calibration",
             "format_version": FORMAT_VERSION,
             "model_sha256": self.model_sha256,
@@ -95,7 +101,7 @@ def save_calibration(folder: Path, calibration: Calibration) -> str:
     written = write_bytes(folder / CALIBRATION_TENSORS, save(calibration.tensors()))
     values = calibration.to_json() | {"tensors_sha256": written.sha256}
     write_sealed_json(folder / CALIBRATION_FILE, values)
-    return sha256_of_text(canonical_json(values))
+    return _sha256_of(values)
 
 
 def load_calibration(folder: Path, model_sha256: str) -> tuple[Calibration, str] | None:
@@ -117,7 +123,14 @@ def load_calibration(folder: Path, model_sha256: str) -> tuple[Calibration, str]
         raise IntegrityError(f"{named}; {REMEDY}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise IntegrityError(f"{path}: is damaged ({error!r}); {REMEDY}") from error
-    return calibration, sha256_of_text(canonical_json(values))
+    return calibration, _sha256_of(values)
+
+
+def _sha256_of(values: Mapping[str, Any]) -> str:
+    """Return the hash of a calibration: of all its file says but what computed it."""
+    return sha256_of_text(
+        canonical_json({name: value for name, value in values.items() if name != COMPUTED_ON})
+    )
 
 
 def _from_values(values: Mapping[str, Any], folder: Path, model_sha256: str) -> Calibration:
@@ -136,6 +149,7 @@ def _from_values(values: Mapping[str, Any], folder: Path, model_sha256: str) -> 
         strangeness=strangeness and Strangeness.from_parts(strangeness, arrays[STRANGENESS]),
         hull=hull and LabelHull.from_parts(hull, arrays[HULL]),
         notes=tuple(values["notes"]),
+        computed_on=str(values.get(COMPUTED_ON, "")),
     )
 
 

@@ -3,10 +3,10 @@
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from apogee_batch import __version__
 from apogee_batch.errors import IntegrityError
@@ -20,7 +20,7 @@ def _current_versions() -> dict[str, str]:
     """Return the versions of what computes."""
     return {
         "apogee_batch": __version__,
-        "torch": str(torch.__version__),
+        "torch": version("torch"),  # as torch says itself; many read a header who need no torch
         "numpy": np.__version__,
         "python": platform.python_version(),
     }

@@ -1,17 +1,20 @@
 """What the network reads and writes: transformed spectra, standardised labels."""
 
+import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from apogee_batch.errors import UsageError
 from apogee_batch.schema import LABEL_NAMES, N_LABELS, DoubleArray
 
+if TYPE_CHECKING:  # tensors do everything themselves: what only reads a model's header needs no torch
+    from torch import Tensor
+
 MAX_CONTRAST = 1.0
 CONTRAST_GAIN = 5.0
+_LEAST = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class LabelScaler:
                 raise UsageError(f"all {name} labels of the training set are {center:g}: nothing to learn")
         return cls(tuple(mean.tolist()), tuple(std.tolist()))
 
-    def standardise(self, labels: Tensor) -> Tensor:
+    def standardise(self, labels: "Tensor") -> "Tensor":
         """Return (label - mean) / std as float64.
 
         Parameters
@@ -63,22 +66,18 @@ class LabelScaler:
         labels : Tensor, shape (..., n_labels)
             dex(cm/s2), K, dex.
         """
-        return (labels.double() - self._tensor(self.mean, labels)) / self._tensor(self.std, labels)
+        exact = labels.double()
+        return (exact - exact.new_tensor(self.mean)) / exact.new_tensor(self.std)
 
-    def to_physical(self, standardised: Tensor) -> Tensor:
+    def to_physical(self, standardised: "Tensor") -> "Tensor":
         """Return the labels in physical units, as float64: the inverse of `standardise`.
 
         Parameters
         ----------
         standardised : Tensor, shape (..., n_labels)
         """
-        return standardised.double() * self._tensor(self.std, standardised) + self._tensor(
-            self.mean, standardised
-        )
-
-    @staticmethod
-    def _tensor(values: tuple[float, ...], like: Tensor) -> Tensor:
-        return torch.tensor(values, dtype=torch.float64, device=like.device)
+        exact = standardised.double()
+        return exact * exact.new_tensor(self.std) + exact.new_tensor(self.mean)
 
     def to_json(self) -> dict[str, Any]:
         """Return the scaler as JSON values."""
@@ -124,7 +123,7 @@ class InputTransform:
         if not (0 < self.clip < float("inf") and 0 < self.gain < float("inf")):
             raise ValueError("clip and gain of an input transform are positive numbers")
 
-    def scale(self, flux: Tensor) -> Tensor:
+    def scale(self, flux: "Tensor") -> "Tensor":
         """Measure the flux scale of clean spectra.
 
         `contrast`: their brightness. `raw`: 1.
@@ -139,10 +138,10 @@ class InputTransform:
         Tensor of float32, shape (n_spectra, 1)
         """
         if self.kind == "raw":
-            return torch.ones_like(flux[:, :1])
+            return flux.new_ones((len(flux), 1))
         return measure_brightness(flux)
 
-    def apply(self, flux: Tensor, scale: Tensor) -> Tensor:
+    def apply(self, flux: "Tensor", scale: "Tensor") -> "Tensor":
         """Transform spectra or realizations of spectra.
 
         Parameters
@@ -171,7 +170,7 @@ class InputTransform:
         return cls(values["kind"], float(values["clip"]), float(values["gain"]))
 
 
-def measure_brightness(flux: Tensor) -> Tensor:
+def measure_brightness(flux: "Tensor") -> "Tensor":
     """Return the median flux of the good pixels of each spectrum.
 
     It is always finite and above zero, so that a spectrum can be divided by it: where the median is not (a
@@ -187,15 +186,15 @@ def measure_brightness(flux: Tensor) -> Tensor:
     -------
     Tensor of float32, shape (n_spectra, 1)
     """
-    good = torch.where(flux == 0, torch.nan, flux)
+    good = flux.masked_fill(flux == 0, math.nan)
     brightness = good.nanmedian(dim=1, keepdim=True).values
     if not bool(_can_divide(brightness).all()):
         spread = good.abs().nanmedian(dim=1, keepdim=True).values
-        brightness = torch.where(_can_divide(brightness), brightness, spread)
-        brightness = torch.where(_can_divide(brightness), brightness, 1.0)
+        brightness = brightness.where(_can_divide(brightness), spread)
+        brightness = brightness.masked_fill(~_can_divide(brightness), 1.0)
     return brightness
 
 
-def _can_divide(brightness: Tensor) -> Tensor:
+def _can_divide(brightness: "Tensor") -> "Tensor":
     """Tell what can be divided by without leaving float32."""
-    return (brightness > torch.finfo(torch.float32).tiny) & (brightness < torch.inf)
+    return (brightness > _LEAST) & (brightness < math.inf)

@@ -1,9 +1,10 @@
 """Where a training stands after an epoch: all that it needs to go on as if never stopped."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Phase = Literal["main", "adaptation", "done"]
 
@@ -83,9 +84,9 @@ class TrainingState:
 
     progress: Progress
     training_key: str
-    tensors: dict[str, Tensor]
+    tensors: dict[str, "Tensor"]
 
-    def part(self, prefix: str) -> dict[str, Tensor]:
+    def part(self, prefix: str) -> dict[str, "Tensor"]:
         """Return the tensors below `prefix`, without it."""
         start = f"{prefix}."
         return {name.removeprefix(start): t for name, t in self.tensors.items() if name.startswith(start)}

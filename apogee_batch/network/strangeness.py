@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from apogee_batch.errors import IntegrityError
 from apogee_batch.schema import BoolArray, DoubleArray, FloatArray, IntArray
@@ -78,6 +77,8 @@ class Metric:
         return distance
 
     def _length(self, rows: DoubleArray) -> DoubleArray:
+        import torch  # as below: many read what a model knows of itself, and few compute with it
+
         directions, from_center = torch.from_numpy(self.directions).double(), torch.from_numpy(rows)
         along = from_center @ directions  # (n_rows, rank)
         across = from_center - along @ directions.T
@@ -227,6 +228,8 @@ def fit_strangeness(
 
 def _fit_metric(features: FloatArray, weight: DoubleArray) -> Metric:
     """Return the metric of weighted features."""
+    import torch
+
     share = weight / weight.sum()
     center = (share[:, None] * features).sum(axis=0)
     scaled = torch.from_numpy((features - center) * np.sqrt(share)[:, None])

@@ -14,15 +14,17 @@ from apogee_batch.errors import ApogeeBatchError, IncompleteRunError, IntegrityE
 from apogee_batch.exits import explain_system_error
 from apogee_batch.files import read_sealed_json, sha256_of_file
 from apogee_batch.inference.engines import EngineChoice
-from apogee_batch.network.checkpoint import Identity
+from apogee_batch.network.model_files import Identity
 from apogee_batch.run.config import Device
 from apogee_batch.run.fingerprint import store_fingerprint
-from apogee_batch.run.infer import INPUTS, infer_shard, inference_settings
 from apogee_batch.run.ledger import Ledger, ShardReport, find_damage
 from apogee_batch.run.lock import refuse_if_locked
 from apogee_batch.run.model_of_run import given_model, inference_ledger
-from apogee_batch.run.plan import LOCK_FILE, PLAN_FILE, compare_plans, read_plan, software_versions
+from apogee_batch.run.plan import LOCK_FILE, PLAN_FILE, read_plan, software_versions
+from apogee_batch.run.plan_words import describe_differences
 from apogee_batch.run.progress import ProgressView, SilentView
+from apogee_batch.run.run_folder import INPUTS, inference_settings
+from apogee_batch.run.worker_tasks import infer_shard
 from apogee_batch.schema import catalog_version
 
 PATHS_FILE = "paths.json"  # beside the plan, and no part of it: a store may move
@@ -178,7 +180,7 @@ def _check_as_planned(run: Path, store: Path, plan: dict[str, Any]) -> None:
         "catalog_version": catalog_version(),
         "store_sha256": store_fingerprint(store),
     }
-    if differences := compare_plans({name: plan[name] for name in now}, now):
+    if differences := describe_differences({name: plan[name] for name in now}, now):
         raise UsageError(
             f"{run}: was planned otherwise ({'; '.join(differences)}); start the task where store and "
             "software are as they were, or plan another run"

@@ -12,19 +12,19 @@ from typing import Any
 from apogee_batch.errors import IncompleteRunError, UsageError
 from apogee_batch.files import write_sealed_json
 from apogee_batch.run.array import NEEDS_MODEL, PATHS_FILE, planned_ledger
-from apogee_batch.run.calibrate import notes_on
 from apogee_batch.run.catalog_run import (
     CatalogRun,
     count_bad,
     publish_catalog,
-    remove_run_leftovers,
 )
 from apogee_batch.run.config import InferenceSettings, RunConfig
-from apogee_batch.run.infer import INPUTS
 from apogee_batch.run.ledger import ShardReport
 from apogee_batch.run.lock import Lock
+from apogee_batch.run.model_notes import notes_on
 from apogee_batch.run.model_of_run import load_given_model
 from apogee_batch.run.progress import ProgressView
+from apogee_batch.run.run_folder import INPUTS, remove_run_leftovers
+from apogee_batch.run.training_stars import notes_on_stars
 from apogee_batch.store.tables import STARS, read_table
 
 ARRAY_SCRIPT = "jobs/array.sbatch"
@@ -71,6 +71,7 @@ def plan_array(store: Path, out: Path, plan: dict[str, Any], *, model: Path, con
         "when all have ended:",
         f"  {finish}",
         *notes_on(load_given_model(model, plan).calibration, config.inference),
+        *notes_on_stars(model, store),
     ]
 
 

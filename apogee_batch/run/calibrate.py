@@ -8,7 +8,7 @@ from typing import Any
 from apogee_batch.errors import IntegrityError, UsageError
 from apogee_batch.files import remove_leftovers, sha256_of_file
 from apogee_batch.inference.noise import NOISE_DEFINITION
-from apogee_batch.network.calibration import Calibration, load_calibration
+from apogee_batch.network.calibration import load_calibration
 from apogee_batch.network.card import write_model_card
 from apogee_batch.network.checkpoint import Checkpoint, load_checkpoint
 from apogee_batch.run.attempts import run_alone
@@ -23,13 +23,13 @@ from apogee_batch.run.clusters import Workers
 from apogee_batch.run.config import InferenceSettings, RunConfig
 from apogee_batch.run.fingerprint import store_fingerprint
 from apogee_batch.run.lock import Lock
+from apogee_batch.run.model_notes import notes_on
 from apogee_batch.run.progress import ProgressView
 from apogee_batch.run.store_tables import require_whole_tables
 from apogee_batch.store.tables import LABELS, table_path
 
 POLL_S = 0.5
 STAGE = "calibrate"
-HOW = "'apogee-batch model calibrate MODEL STORE' makes one from the labels of a store"
 
 
 def calibration_settings(store: Path, inference: InferenceSettings) -> dict[str, Any]:
@@ -117,24 +117,6 @@ def is_calibrated(folder: Path, model_sha256: str, wanted: dict[str, Any]) -> bo
     except IntegrityError:
         return False
     return found is not None and found[0].settings == wanted
-
-
-def notes_on(calibration: Calibration | None, inference: InferenceSettings) -> list[str]:
-    """Say what a model cannot tell of predictions that are made with these settings."""
-    if calibration is None:
-        return [f"the model has no calibration, so e_*_total and strangeness will be empty; {HOW}"]
-    notes = list(calibration.notes)
-    cap = calibration.settings.get("err_cap")
-    if calibration.error_model is not None and cap != inference.err_cap:
-        told = f"WARNING: the model was calibrated with --err-cap {cap}, so e_*_total are wrong here"
-        notes.append(f"{told}; {HOW}")
-    n_realizations = calibration.settings.get("realizations")
-    if calibration.error_model is not None and n_realizations != inference.realizations:
-        notes.append(
-            f"the model was calibrated with {n_realizations} realizations and this run takes "
-            f"{inference.realizations}: e_*_total are a little less sure"
-        )
-    return notes
 
 
 def _calibrate(

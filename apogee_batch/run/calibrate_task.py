@@ -20,7 +20,7 @@ from apogee_batch.network.hull import TOO_FEW_LABELS, fit_hull
 from apogee_batch.network.strangeness import TOO_FEW_STARS, fit_strangeness
 from apogee_batch.run.estimate import Network, estimate_rows, load_network
 from apogee_batch.run.ingest_tables import check_spectra
-from apogee_batch.run.store_tables import read_some
+from apogee_batch.run.table_reading import read_some
 from apogee_batch.schema import DATA_TYPES, LABEL_NAMES, DoubleArray, FloatArray
 from apogee_batch.store.spectra import StoreInfo, open_store, read_spectra
 from apogee_batch.store.tables import LABELS, STARS, table_path
@@ -44,7 +44,8 @@ class _Seen:
 def calibrate_network(store: str, model: str, settings: dict[str, Any]) -> dict[str, int]:
     """Calibrate a model and leave the calibration in its folder: a task.
 
-    Test stars are not looked at. The same arguments give the same bytes.
+    Test stars are not looked at. The same arguments give the same bytes on the same kind of computer, which
+    the calibration names.
 
     Parameters
     ----------
@@ -76,12 +77,14 @@ def calibrate_network(store: str, model: str, settings: dict[str, Any]) -> dict[
         name: settings[name] for name in ("model_sha256", "device", "engine")
     }
     parts: dict[str, Any] = {}
+    computed_on = ""
     if len(dev) < MIN_STARS:
         notes = [
             f"{len(dev)} dev stars are too few to calibrate errors or to tell strange spectra ({MIN_STARS})"
         ]
     else:
         network = load_network(Path(model), options)
+        computed_on = network.describe()
         seen = _look(network, open_store(Path(store)), labels, dev, training, options)
         parts, notes = _learn(labels, dev, seen)
     counts = count_types(labels.take(pa.array(dev)))
@@ -90,6 +93,7 @@ def calibrate_network(store: str, model: str, settings: dict[str, Any]) -> dict[
         settings=settings["calibration"],
         n_stars=counts,
         notes=tuple(notes),
+        computed_on=computed_on,
         **parts,
     )
     save_calibration(Path(model), calibration)

@@ -7,42 +7,43 @@ from pathlib import Path
 from typing import Any
 
 from apogee_batch.errors import UsageError
-from apogee_batch.files import remove_leftovers, write_sealed_json, write_table
+from apogee_batch.files import write_sealed_json, write_table
 from apogee_batch.inference.noise import NOISE_DEFINITION
-from apogee_batch.network.checkpoint import Checkpoint, load_checkpoint
+from apogee_batch.network.model_files import SavedModel, read_model
 from apogee_batch.network.recipe import load_recipe
 from apogee_batch.report.tables import Results
 from apogee_batch.run.bad_inputs import REJECTS_SO_FAR, BadInputs, describe_rejects
-from apogee_batch.run.calibrate import notes_on
 from apogee_batch.run.clusters import Workers
 from apogee_batch.run.config import RunConfig
 from apogee_batch.run.fingerprint import store_fingerprint
-from apogee_batch.run.infer import (
-    INPUTS,
-    PARTS,
-    STAGING,
-    copy_inputs,
-    hash_inputs,
-    infer_shard,
-    inference_settings,
-    shard_sizes,
-)
+from apogee_batch.run.killed_stars import killed_stars
 from apogee_batch.run.ledger import Ledger, ShardReport
 from apogee_batch.run.lock import Lock
+from apogee_batch.run.model_notes import notes_on
 from apogee_batch.run.model_of_run import inference_ledger, load_given_model
-from apogee_batch.run.plan import LEDGER_FOLDER, run_id, set_aside, settle_plan, software_versions
+from apogee_batch.run.plan import run_id, set_aside, settle_plan, software_versions
 from apogee_batch.run.progress import Facts, ProgressView, show_facts
-from apogee_batch.run.publish import MANIFEST_FILE, killed_stars, publish
+from apogee_batch.run.published import read_published
+from apogee_batch.run.run_folder import (
+    INPUTS,
+    MANIFEST_FILE,
+    MODEL_FOLDER,
+    SETTINGS_FILE,
+    copy_inputs,
+    hash_inputs,
+    inference_settings,
+    remove_run_leftovers,
+    shard_sizes,
+)
 from apogee_batch.run.stage_times import stage, untimed
 from apogee_batch.run.stages import run_shards
-from apogee_batch.run.store_tables import read_some, read_star_rows, require_whole_tables
-from apogee_batch.run.train import plan_training, run_training
+from apogee_batch.run.store_tables import read_star_rows, require_whole_tables
+from apogee_batch.run.table_reading import read_some
+from apogee_batch.run.training_stars import notes_on_stars
+from apogee_batch.run.worker_tasks import infer_shard
 from apogee_batch.schema import catalog_version
 from apogee_batch.store.spectra import open_store
 from apogee_batch.store.tables import REJECTS, STARS
-
-MODEL_FOLDER = "model"
-SETTINGS_FILE = "settings.json"
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,12 @@ def plan_run(store: Path, out: Path, model: Path | None, config: RunConfig) -> d
     if len(stars) == 0:
         raise UsageError(f"{store}: holds no star, see its {REJECTS}.parquet; ingest files that can be used")
     if model is None:
+        from apogee_batch.run.train import plan_training  # needs torch, and a run with a model does not
+
         recipe = load_recipe(config.training.recipe)
         origin: dict[str, Any] = {"trained": plan_training(store, out / MODEL_FOLDER, config, recipe)}
     else:
-        given = load_checkpoint(model)
+        given = read_model(model)
         origin = {"given": given.sha256, "calibration": given.calibration_sha256}
     return {
         "kind": "run-catalog",
@@ -184,7 +187,7 @@ def run_catalog(
     """
     checkpoint, folder = _get_model(store, out, plan, model, config, workers, progress, lock)
     infer_catalog(store, out, plan, (checkpoint, folder), config, workers, progress, lock)
-    workers.crew.ask(0)  # others can have the nodes while this process writes the catalogue
+    workers.crew.dismiss()  # others can have the nodes while this process writes the catalogue
     return publish_catalog(out, plan, checkpoint, progress, lock)
 
 
@@ -192,7 +195,7 @@ def infer_catalog(
     store: Path,
     out: Path,
     plan: dict[str, Any],
-    model: tuple[Checkpoint, Path],
+    model: tuple[SavedModel, Path],
     config: RunConfig,
     workers: Workers,
     progress: ProgressView,
@@ -200,10 +203,7 @@ def infer_catalog(
 ) -> None:
     """Estimate the labels of the stars in all shards that are not in the ledger; see `run_catalog`.
 
-    Parameters
-    ----------
-    model : tuple of Checkpoint and Path
-        The model, and its folder.
+    Here `model` is what the model says of itself, and its folder.
     """
     checkpoint, folder = model
     ledger = inference_ledger(out, plan, checkpoint.identity)
@@ -233,7 +233,7 @@ def infer_catalog(
 
 
 def publish_catalog(
-    out: Path, plan: dict[str, Any], checkpoint: Checkpoint, progress: ProgressView, lock: Lock
+    out: Path, plan: dict[str, Any], checkpoint: SavedModel, progress: ProgressView, lock: Lock
 ) -> CatalogRun:
     """Write the catalogue of a run whose shards are all done; see `run_catalog`."""
     lock.check()
@@ -241,10 +241,15 @@ def publish_catalog(
     devices = sorted({str(report.extra["device"]) for report in reports.values()})
     if len(devices) > 1:
         progress.say(f"WARNING: computed on {' and '.join(devices)}; bytes are equal on one kind only")
-    made_by = (checkpoint.identity, checkpoint.header)
     view = untimed(progress) if (out / MANIFEST_FILE).is_file() else progress
     with stage(view, "publish", sum(report.n_stars for report in reports.values()), "stars"):
-        published = publish(out, reports, plan=plan, model=made_by, devices=devices)
+        published = read_published(out, reports, plan=plan, model=checkpoint.identity, devices=devices)
+        if published is None:
+            from apogee_batch.run.publish import publish  # much that nobody needs who is told it is done
+
+            published = publish(
+                out, reports, plan=plan, model=(checkpoint.identity, checkpoint.header), devices=devices
+            )
     (out / REJECTS_SO_FAR).unlink(missing_ok=True)
     return CatalogRun(out, run_id(plan), published.n_stars, published.n_rejects, published.results)
 
@@ -273,12 +278,6 @@ def _keep_killed(out: Path, ledger: Ledger) -> str:
     return f"{describe_rejects(rejects)}; all are listed in {path}"
 
 
-def remove_run_leftovers(out: Path) -> int:
-    """Remove the unfinished files of killed processes; return how many. The run must be locked."""
-    names = ("", STAGING, PARTS, INPUTS, MODEL_FOLDER, LEDGER_FOLDER, "catalog", "report", "report/figures")
-    return sum(remove_leftovers(out / name) for name in names if (out / name).is_dir())
-
-
 def _get_model(
     store: Path,
     out: Path,
@@ -288,12 +287,14 @@ def _get_model(
     workers: Workers,
     progress: ProgressView,
     lock: Lock,
-) -> tuple[Checkpoint, Path]:
+) -> tuple[SavedModel, Path]:
     """Load the model that is given, or train one; either must be the planned one."""
     if model is None:
+        from apogee_batch.run.train import run_training  # see `plan_run`
+
         folder, planned = out / MODEL_FOLDER, plan["model"]["trained"]
         return run_training(store, folder, config, workers, progress, lock=lock, planned=planned), folder
     checkpoint = load_given_model(model, plan)
-    for note in notes_on(checkpoint.calibration, config.inference):
+    for note in (*notes_on(checkpoint.calibration, config.inference), *notes_on_stars(model, store)):
         progress.say(note)
     return checkpoint, model.resolve()

@@ -3,15 +3,14 @@
 from pathlib import Path
 
 from apogee_batch.errors import IntegrityError
-from apogee_batch.network.checkpoint import load_checkpoint
-from apogee_batch.run.catalog_run import MODEL_FOLDER, plan_run
+from apogee_batch.network.model_files import is_trained, read_model
+from apogee_batch.run.catalog_run import plan_run
 from apogee_batch.run.config import RunConfig
 from apogee_batch.run.ingest_plan import IngestPlan
 from apogee_batch.run.ingest_tables import ingest_ledger
 from apogee_batch.run.model_of_run import inference_ledger
 from apogee_batch.run.plan import read_plan
-from apogee_batch.run.train import is_trained
-from apogee_batch.run.train_task import MAX_BYTES_IN_MEMORY
+from apogee_batch.run.run_folder import MODEL_FOLDER
 from apogee_batch.store.spectra import STAR_ARRAYS, open_store
 from apogee_batch.store.tables import read_labels, read_stars
 from apogee_batch.survey.pixels import N_PIXELS
@@ -90,7 +89,7 @@ def _n_done(out: Path, plan: dict[str, object], model: Path | None) -> int:
     if model is None and not is_trained(folder):
         return 0
     try:
-        used = load_checkpoint(folder).identity
+        used = read_model(folder).identity
     except IntegrityError:  # mended by the run: its calibration is made again
         return 0
     return len(inference_ledger(out, plan, used).done(check_bytes=False))
@@ -99,6 +98,8 @@ def _n_done(out: Path, plan: dict[str, object], model: Path | None) -> int:
 def _describe_training(store: Path, folder: Path, config: RunConfig) -> str:
     if is_trained(folder):
         return "training: done already"
+    from apogee_batch.run.train_task import MAX_BYTES_IN_MEMORY  # needs torch, which nothing else here does
+
     labels = read_labels(store)
     n_labels = 0 if labels is None else len(labels)
     memory = PROCESS_GIB + 2.5 + min(_spectra_gib(n_labels, 1), MAX_BYTES_IN_MEMORY / GIB)

@@ -16,7 +16,7 @@ from apogee_batch.catalog.votable import write_votable
 from apogee_batch.errors import IntegrityError, UsageError
 from apogee_batch.files import FileDigest, read_sealed_json, sha256_of_file
 from apogee_batch.run.hats import DEFAULT_MARGIN_ARCSEC, check_hats_export, export_hats
-from apogee_batch.run.publish import MANIFEST_FILE
+from apogee_batch.run.run_folder import MANIFEST_FILE
 from apogee_batch.schema import arrow_schema, catalog_columns, catalog_version
 
 EXPORT_FOLDER = "export"

@@ -1,4 +1,4 @@
-"""What is left of a run before a worker is started: nothing needs none, and few shards need few."""
+"""What is left of a run before a worker is started: nothing needs none."""
 
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,12 @@ from apogee_batch.run.catalog_run import (
     count_bad,
     publish_catalog,
 )
-from apogee_batch.run.clusters import default_workers
-from apogee_batch.run.config import ClusterSettings, RunConfig
-from apogee_batch.run.infer import INPUTS
+from apogee_batch.run.config import RunConfig
 from apogee_batch.run.lock import Lock
 from apogee_batch.run.model_of_run import inference_ledger, load_given_model
 from apogee_batch.run.progress import ProgressView
-from apogee_batch.run.store_tables import count_rows
+from apogee_batch.run.run_folder import INPUTS
+from apogee_batch.run.table_reading import count_rows
 from apogee_batch.store.tables import STARS
 
 
@@ -59,11 +58,3 @@ def count_left(out: Path, plan: dict[str, Any]) -> int:
     """Return how many shards of a run that was given its model are to be done."""
     done = planned_ledger(out, plan).done()
     return sum(shard not in done for shard in plan["shards"])
-
-
-def no_more_than_needed(cluster: ClusterSettings, n_left: int) -> ClusterSettings:
-    """Return the settings for so many shards: a local worker without one would start for nothing."""
-    if cluster.kind != "local":
-        return cluster
-    wanted = cluster.workers or default_workers(cluster.device)
-    return cluster.model_copy(update={"workers": min(wanted, n_left)})

@@ -13,6 +13,7 @@ from apogee_batch.errors import TooManyBadInputsError
 from apogee_batch.files import write_sealed_json, write_table
 from apogee_batch.run.bad_inputs import REJECTS_SO_FAR, BadInputs, describe_rejects
 from apogee_batch.run.clusters import Workers
+from apogee_batch.run.ingest_check import has_stored_nothing
 from apogee_batch.run.ingest_mend import INPUTS_NOTE, note_inputs, read_summary
 from apogee_batch.run.ingest_plan import (
     SUMMARY_FILE,
@@ -31,11 +32,11 @@ from apogee_batch.run.progress import Facts, ProgressView, show_facts
 from apogee_batch.run.stage_times import time_stages
 from apogee_batch.run.stages import run_shards
 from apogee_batch.run.store_tables import write_ingested_tables
+from apogee_batch.run.survey_match import SURVEY_FILE, count_survey
 from apogee_batch.store.spectra import METADATA_FILE, create_store, resize_store
 from apogee_batch.store.tables import REJECTS, table_path
 from apogee_batch.survey.allstar import Reconciliation
 
-SURVEY_FILE = "allstar_match.parquet"
 SNR_TOLERANCE = 0.01
 
 
@@ -178,7 +179,9 @@ def _keep_rejects(store: Path, plan: IngestPlan) -> str:
     path = plan.folder / REJECTS_SO_FAR
     rejects = rejects_so_far(store, plan)
     write_table(path, rejects)
-    return f"{describe_rejects(rejects)}; all are listed in {path}"
+    wrong = "; nothing is stored, so if these are not the files that you meant, name the right ones"
+    told = wrong if has_stored_nothing(store, plan.folder) else ""
+    return f"{describe_rejects(rejects)}; all are listed in {path}{told}"
 
 
 def finish_ingest(store: Path, plan: IngestPlan, survey: Reconciliation | None = None) -> IngestSummary:
@@ -212,7 +215,8 @@ def finish_ingest(store: Path, plan: IngestPlan, survey: Reconciliation | None =
     if counts["stars_in_store"] == 0:
         raise TooManyBadInputsError(
             f"none of the {counts['inputs']} files could be used: {describe_rejects(rejects)}; "
-            f"all are listed in {table_path(store, REJECTS)}"
+            f"all are listed in {table_path(store, REJECTS)}; nothing is stored: name other files "
+            "for this store, or delete it"
         )
     return IngestSummary(counts)
 
@@ -233,13 +237,3 @@ def _count(
         "snr_differs": int(differs.sum()),
     }
     return counts if survey is None else counts | {"survey": count_survey(survey)}
-
-
-def count_survey(survey: Reconciliation) -> dict[str, int]:
-    """Return how files and the rows of the summary agree."""
-    return {
-        "found": survey.n_found,
-        "missing": survey.n_missing,
-        "extra": survey.n_extra,
-        "duplicate": survey.n_duplicate,
-    }

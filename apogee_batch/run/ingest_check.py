@@ -24,6 +24,16 @@ N_EXAMPLES = 3
 State = Literal["begun", "finished", "damaged"]
 
 
+def has_stored_nothing(store: Path, folder: Path) -> bool:
+    """Tell whether an ingest has read files and could use none, as of a wrong folder.
+
+    One that was stopped before its first shard was done has not: who goes on with other files must say so.
+    """
+    ledger = Ledger(folder / LEDGER_FOLDER, store, run_id(read_plan(folder) or {}))
+    done = ledger.done(check_bytes=False).values()
+    return bool(done) and not ledger.damaged() and all(report.n_stars == 0 for report in done)
+
+
 def changed_files(
     store: Path,
     named: Collection[str],

@@ -5,19 +5,23 @@ from pathlib import Path
 
 from apogee_batch.errors import UsageError
 from apogee_batch.output import ResultLine
-from apogee_batch.run.clusters import Workers, open_workers
+from apogee_batch.run.clusters import Workers, no_more_than_needed, open_workers
 from apogee_batch.run.config import ORDINARY, Going, RunConfig
 from apogee_batch.run.dry_run import describe_ingest
 from apogee_batch.run.ingest import (
     IngestSummary,
     begin_store,
-    count_survey,
     finish_ingest,
     fit_store,
     mend_ingest,
     run_ingest,
 )
-from apogee_batch.run.ingest_check import changed_files, check_damaged_shards, refuse_changed_files
+from apogee_batch.run.ingest_check import (
+    changed_files,
+    check_damaged_shards,
+    has_stored_nothing,
+    refuse_changed_files,
+)
 from apogee_batch.run.ingest_inputs import IngestInput
 from apogee_batch.run.ingest_mend import damaged_ingests, mend_store, pack_finished, remove_store_leftovers
 from apogee_batch.run.ingest_plan import (
@@ -36,9 +40,10 @@ from apogee_batch.run.lock import Lock, hold_lock
 from apogee_batch.run.logs import log_to_folder
 from apogee_batch.run.progress import ProgressView
 from apogee_batch.run.store_tables import mend_tables
+from apogee_batch.run.survey_match import describe_survey
 from apogee_batch.store.tables import REJECTS, table_path
 from apogee_batch.survey.allstar import Reconciliation, match_allstar, read_allstar
-from apogee_batch.survey.sources import find_apstar_files
+from apogee_batch.survey.sources import SourceFiles, find_source_files
 
 DELETE_IT = "; delete it when you do not need it"
 
@@ -55,27 +60,29 @@ def ingest(
 ) -> list[str]:
     """Read apStar files into a store."""
     store = store.resolve()  # workers may have another working folder; and one store has one lock
-    inputs, survey = _find_inputs(sources, allstar)
+    found = find_source_files(sources)
+    inputs, survey = _choose_inputs(sources, found, allstar)
+    left_out = found.describe_left_out()
     if is_dry_run:
         plan = plan_ingest(store, inputs, rows=config.ingest.row, shard_stars=config.ingest.shard_stars)
-        return _ingest_dry_run(store, plan, damaged_ingests(store)) + _survey_lines(survey)
+        return _ingest_dry_run(store, plan, damaged_ingests(store)) + left_out + describe_survey(survey)
+    for line in left_out:  # before hours of reading, and again at their end
+        progress.say(line)
     with hold_lock(store_lock(store), store, break_lock=going.break_lock) as lock:
-        lines = _ingest_locked(store, inputs, survey, config, progress, going, lock)
-    return lines + _survey_lines(survey)
+        lines, folder = _ingest_locked(store, inputs, survey, config, progress, going, lock)
+    return lines + left_out + describe_survey(survey, folder)
 
 
-def _find_inputs(
-    sources: Sequence[str], allstar: Path | None
+def _choose_inputs(
+    sources: Sequence[str], found: SourceFiles, allstar: Path | None
 ) -> tuple[list[IngestInput], Reconciliation | None]:
-    files = find_apstar_files(sources)
-    inputs = [IngestInput(path, None) for path in files]
     if allstar is None:
-        return inputs, None
-    survey = match_allstar(read_allstar(allstar), files)
+        return [IngestInput(path, None) for path in found.files], None
+    survey = match_allstar(read_allstar(allstar), found.files)
     inputs = [IngestInput(path, known) for path, known in survey.selected]
     if not inputs:
         raise UsageError(
-            f"{allstar}: none of its stars is among the {len(files)} files of {', '.join(sources)}"
+            f"{allstar}: none of its stars is among the {len(found.files)} files of {', '.join(sources)}"
         )
     return inputs, survey
 
@@ -88,8 +95,8 @@ def _ingest_locked(
     progress: ProgressView,
     going: Going,
     lock: Lock,
-) -> list[str]:
-    """Mend what is damaged, then read what is new."""
+) -> tuple[list[str], Path | None]:
+    """Mend what is damaged, then read what is new; return the folder of the new ingest, too."""
     remove_store_leftovers(store)
     for path in mend_store(store):
         progress.say(f"WARNING: {path}: was lost or damaged, and is written again")
@@ -97,7 +104,8 @@ def _ingest_locked(
     plan = plan_ingest(store, inputs, rows=config.ingest.row, shard_stars=config.ingest.shard_stars)
     damaged = damaged_ingests(store, check_bytes=not going.trust_mtime)
     _begin_or_abandon(store, plan, progress, going)
-    cluster = config.cluster.model_copy(update={"device": "cpu"})
+    n_shards = sum(len(each.shards) for each in (*damaged, *([] if plan is None else [plan])))
+    cluster = no_more_than_needed(config.cluster.model_copy(update={"device": "cpu"}), n_shards)
     logs = store / "ingest" / "logs"
     opened = open_workers(cluster, logs=logs, role="cpu", folders=[store], progress=progress)
     with log_to_folder(logs), opened as workers:
@@ -109,15 +117,15 @@ def _ingest_locked(
             begin_store(store, plan)
             fraction = config.ingest.max_bad_fraction
             run_ingest(store, plan, workers, progress, max_bad_fraction=fraction, lock=lock)
-        workers.crew.ask(0)
+        workers.crew.dismiss()
         lock.check()
         summaries = [] if plan is None else [finish_ingest(store, plan, survey)]
         summaries += [finish_ingest(store, broken) for broken in damaged]  # last: all shards are there now
         lock.check()
         pack_finished(store)
     if not summaries:
-        return [f"nothing to do: {store} holds all {len(inputs)} files already"]
-    return _ingest_lines(store, summaries[0])
+        return [f"nothing to do: {store} holds all {len(inputs)} files already"], None
+    return _ingest_lines(store, summaries[0]), None if plan is None else plan.folder
 
 
 def _mend_shards(store: Path, plan: IngestPlan, workers: Workers, progress: ProgressView, lock: Lock) -> None:
@@ -138,10 +146,14 @@ def _mend_shards(store: Path, plan: IngestPlan, workers: Workers, progress: Prog
 def _begin_or_abandon(store: Path, plan: IngestPlan | None, progress: ProgressView, going: Going) -> None:
     """Write the plan of an ingest, or check that the one that was begun is the same, or give that one up.
 
+    One of which every file was rejected is given up unasked: it was of a wrong folder, and there is nothing
+    to go on with.
+
     An append to a finished store is not begun here, but when all that could refuse it has been asked.
     """
     begun = unfinished_ingest(store)
-    if going.force_new_plan and begun is not None and (plan is None or is_other_ingest(plan)):
+    is_other = begun is not None and (plan is None or is_other_ingest(plan))
+    if begun is not None and is_other and (going.force_new_plan or has_stored_nothing(store, begun)):
         _set_aside(store, begun, progress)
     if plan is not None and (begun is not None or not ingest_folders(store)):
         begin_store(store, plan)
@@ -199,9 +211,3 @@ def _ingest_lines(store: Path, summary: IngestSummary) -> list[str]:
         f"{counts['snr_differs']} differ by over 1 %"
     )
     return lines
-
-
-def _survey_lines(survey: Reconciliation | None) -> list[str]:
-    if survey is None:
-        return []
-    return ["allStar: " + ", ".join(f"{n} {name}" for name, n in count_survey(survey).items())]

@@ -18,7 +18,7 @@ from apogee_batch.run.plan import read_plan, run_id
 from apogee_batch.schema import Column, arrow_schema, reject_columns, star_columns
 from apogee_batch.store.layout import StoreInfo
 from apogee_batch.store.tables import REJECTS, STARS, read_table
-from apogee_batch.survey.apstar import FileContent, RejectedSpectrum, Spectrum
+from apogee_batch.survey.apstar import FileContent, RejectedSpectrum, Star
 from apogee_batch.survey.content_hash import HashName
 
 CONTENTS = "contents"
@@ -105,20 +105,20 @@ def read_part(path: Path) -> pa.Table:
     return read_table(path, None if path.is_file() else read_member(path))
 
 
-def star_table(spectra: Sequence[Spectrum], rows: Sequence[int]) -> pa.Table:
+def star_table(stars: Sequence[Star], rows: Sequence[int]) -> pa.Table:
     """Put what is known of the stars into the columns of the schema; unknown becomes null.
 
     Parameters
     ----------
-    spectra : sequence of Spectrum, length n_stars
-        What was read.
+    stars : sequence of Star, length n_stars
+        The stars.
     rows : sequence of int, length n_stars
         Row of each in the store.
     """
     columns = {"row": pa.array(rows, pa.int64())}
     for column in star_columns():
         if column.name != "row":
-            values = [getattr(spectrum.star, column.name) for spectrum in spectra]
+            values = [getattr(star, column.name) for star in stars]
             columns[column.name] = _arrow_column(column, values)
     return pa.table(columns, schema=arrow_schema(star_columns()))
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from apogee_batch.errors import IntegrityError
-from apogee_batch.network.checkpoint import Checkpoint, Identity, load_checkpoint
+from apogee_batch.network.model_files import Identity, SavedModel, read_model
 from apogee_batch.run.ledger import Ledger
 from apogee_batch.run.plan import LEDGER_FOLDER, run_id
 
@@ -15,9 +15,9 @@ def given_model(plan: dict[str, Any]) -> Identity | None:
     return Identity(origin["given"], origin.get("calibration")) if "given" in origin else None
 
 
-def load_given_model(model: Path, plan: dict[str, Any]) -> Checkpoint:
-    """Load the model that a run was begun with."""
-    checkpoint = load_checkpoint(model)
+def load_given_model(model: Path, plan: dict[str, Any]) -> SavedModel:
+    """Read what the model says of itself that a run was begun with."""
+    checkpoint = read_model(model)
     if checkpoint.identity != given_model(plan):
         raise IntegrityError(
             f"{model}: model or calibration changed while the run began; put it back, or begin a new run"

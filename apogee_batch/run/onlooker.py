@@ -6,22 +6,18 @@ from typing import Any
 from apogee_batch.errors import IntegrityError, UsageError
 from apogee_batch.files import read_sealed_json
 from apogee_batch.network.metrics import METRICS_FILE, read_metrics
+from apogee_batch.network.model_files import is_trained
 from apogee_batch.run import run_state
-from apogee_batch.run.catalog_run import MODEL_FOLDER
 from apogee_batch.run.commits import CommitReader
-from apogee_batch.run.infer import INPUTS
-from apogee_batch.run.ingest_inputs import INPUTS_FILE
-from apogee_batch.run.ingest_plan import ingest_folders, is_finished, store_lock
 from apogee_batch.run.live_view import Row
 from apogee_batch.run.lock_owner import is_here
 from apogee_batch.run.model_of_run import given_model
 from apogee_batch.run.plan import LEDGER_FOLDER, LOCK_FILE, read_plan, run_id
-from apogee_batch.run.publish import MANIFEST_FILE
+from apogee_batch.run.run_folder import INPUTS, MANIFEST_FILE, MODEL_FOLDER
 from apogee_batch.run.run_state import Place, RunState
 from apogee_batch.run.stage_times import StageTime, read_stage_times
-from apogee_batch.run.store_tables import count_rows
-from apogee_batch.run.train import is_trained
-from apogee_batch.store.tables import STARS, read_table
+from apogee_batch.run.table_reading import count_rows
+from apogee_batch.store.tables import STARS
 
 
 class Onlooker:
@@ -42,8 +38,10 @@ class Onlooker:
         folder = path.resolve()
         if not folder.exists():
             raise UsageError(f"{path}: does not exist; name the folder of a run or a model, or a store")
-        if (folder / "zarr.json").is_file() and (ingests := ingest_folders(folder)):
-            folder = ingests[-1]
+        if (folder / "zarr.json").is_file():
+            from apogee_batch.run.ingest_seen import last_ingest  # needs Zarr, which a run does not
+
+            folder = last_ingest(folder)
         plan = (read_plan(folder) if folder.is_dir() else None) or {}
         kinds = {"run-catalog": _place_of_run, "train": _place_of_training, "ingest": _place_of_ingest}
         find = kinds.get(plan.get("kind", ""))
@@ -53,6 +51,7 @@ class Onlooker:
             )
         self._plan = plan
         self._place = find(folder, plan)
+        self._log_s = 0.0  # when its driver wrote the last line of its log
 
     def look(self) -> RunState:
         """Return how far it is now.
@@ -70,6 +69,7 @@ class Onlooker:
         state, why = run_state.judge_state(driver, log, commits, is_finished=is_over)
         if state in ("stopped", "waiting"):
             self._refuse_damage()
+        self._log_s = log.at_s
         stage = "" if state == "finished" else self._stage(len(commits), times)
         rate, left_s = (None, None)
         if stage in ("infer", "ingest") and state in ("running", "waiting"):
@@ -101,7 +101,11 @@ class Onlooker:
         folder = self._place.folder
         if self._place.kind == "run":
             return _reads_well(folder / MANIFEST_FILE)
-        return is_finished(folder) if self._place.kind == "ingest" else is_trained(folder)
+        if self._place.kind == "training":
+            return is_trained(folder)
+        from apogee_batch.run.ingest_seen import is_finished
+
+        return is_finished(folder)
 
     def _refuse_damage(self) -> None:
         manifest = self._place.folder / MANIFEST_FILE
@@ -155,8 +159,9 @@ class Onlooker:
             row.done = len(read_metrics(self._model() / METRICS_FILE))
         if seen.stage == name:
             row.state = "stopped" if seen.state == "stopped" else "now"
-            if last is not None and last.end_s is None and row.state == "now":
-                row.begun_s = last.begin_s - spent_s
+            if last is not None and last.end_s is None:
+                until_s = row.ended_s if row.state == "now" else max(self._log_s, last.begin_s)
+                row.begun_s = row.ended_s - (until_s - last.begin_s) - spent_s
         elif times or seen.state == "finished" or (name in ("infer", "ingest") and seen.done == seen.total):
             row.state = "done"
             if name == "publish":
@@ -191,8 +196,6 @@ def _place_of_training(folder: Path, plan: dict[str, Any]) -> Place:
 
 
 def _place_of_ingest(folder: Path, plan: dict[str, Any]) -> Place:
-    store, name, inputs = folder.parent.parent, run_id(plan), folder / INPUTS_FILE
-    shards = len(set(read_table(inputs)["shard"].to_pylist())) if inputs.is_file() else 0
-    ledger = CommitReader(folder / LEDGER_FOLDER, name)
-    logs, n_inputs = folder.parent / "logs", int(plan["n_inputs"])
-    return Place("ingest", folder, name, store_lock(store), logs, ledger, shards, n_inputs, "files")
+    from apogee_batch.run.ingest_seen import place_of_ingest
+
+    return place_of_ingest(folder, plan)

@@ -7,7 +7,7 @@ from pathlib import Path
 from apogee_batch.errors import ApogeeBatchError
 from apogee_batch.files import sha256_of_file
 from apogee_batch.run.progress import SAID, ProgressView
-from apogee_batch.run.publish import MANIFEST_FILE
+from apogee_batch.run.run_folder import MANIFEST_FILE
 
 PAGE_FILE = "report/report.html"
 ENDS_WITH = b"</html>\n"

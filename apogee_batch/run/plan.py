@@ -2,7 +2,6 @@
 
 import logging
 import platform
-import re
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from itertools import count
@@ -11,6 +10,7 @@ from typing import Any
 
 from apogee_batch.errors import IntegrityError, UsageError
 from apogee_batch.files import canonical_json, read_json, sha256_of_file, sha256_of_text, write_json
+from apogee_batch.run.plan_words import compare_plans, describe_differences
 
 PLAN_FILE = "plan.json"
 LEDGER_FOLDER = "ledger"
@@ -23,7 +23,6 @@ INPUTS_HASH = "inputs_sha256"  # tells nobody anything where what differs is tol
 READING_PACKAGES = ("apogee-batch", "numpy", "zarr", "numcodecs", "pyarrow", "astropy")
 PACKAGES = (*READING_PACKAGES, "torch")
 FORCE = "--force-new-plan begins anew and keeps what is there beside it"
-SHA256 = re.compile("[0-9a-f]{64}")
 logger = logging.getLogger(__name__)
 
 
@@ -116,7 +115,8 @@ def settle_plan(folder: Path, plan: dict[str, Any], *, explain: Callable[[], Seq
         explained = list(explain())
         told = {key: value for key, value in existing.items() if not (explained and key == INPUTS_HASH)}
         now = {key: value for key, value in plan.items() if key in told or key not in existing}
-        differences = "; ".join([*explained, *compare_plans(told, now)])
+        differences = "; ".join([*explained, *describe_differences(told, now)])
+        logger.info("%s: another plan: %s", folder, "; ".join(compare_plans(existing, plan)))
         raise UsageError(
             f"{folder}: was begun with another plan ({differences}); give the same inputs and settings to go "
             f"on with it, or another folder; {FORCE}"
@@ -165,25 +165,6 @@ def _refuse_foreign_folder(folder: Path) -> None:
 def _is_ours(path: Path) -> bool:
     """Tell whether a name is one that a run may leave before it has a plan."""
     return path.name == LOCK_FILE or path.name.endswith(".partial") or path.name.startswith(SET_ASIDE)
-
-
-def compare_plans(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """List what differs between two plans, as 'key: old -> new'."""
-    lines = []
-    for key in sorted(old.keys() | new.keys()):
-        before, now = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(now, dict):
-            lines += compare_plans(before, now, f"{prefix}{key}.")
-        elif before != now:
-            lines.append(f"{prefix}{key}: {_shorten(before)} -> {_shorten(now)}")
-    return lines
-
-
-def _shorten(value: Any) -> str:
-    text = str(value)
-    if SHA256.fullmatch(text):
-        return f"{text[:8]}..."
-    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def set_aside(folder: Path, plan: dict[str, Any]) -> Path | None:

@@ -15,6 +15,7 @@ from apogee_batch.output import manner
 PLAIN_INTERVAL_S = 10.0
 WARNING = "WARNING:"  # begins what is said although a command is quiet
 SAID = {"is_said": True}  # for the log record of a warning that the view has told
+logger = logging.getLogger(__name__)
 
 
 class ProgressView(Protocol):
@@ -65,6 +66,13 @@ def show_facts(view: ProgressView, facts: Facts) -> None:
     """Give a view some facts, if it is one that shows them."""
     if isinstance(view, FactsView):
         view.show(facts)
+
+
+def say_and_log(view: ProgressView, text: str) -> None:
+    """Print a line; a warning also goes to the log, where `status` finds it."""
+    if text.startswith(WARNING):
+        logger.warning("%s", text.removeprefix(WARNING).strip(), extra=SAID)
+    view.say(text)
 
 
 class SilentView:

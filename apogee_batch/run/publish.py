@@ -1,68 +1,49 @@
 """The last stage: every part checked, one catalogue written, the manifest last of all."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from apogee_batch.catalog.export import write_fits, write_parquet
 from apogee_batch.catalog.merge import merge_parts, sky_positions
 from apogee_batch.catalog.rows import CatalogRows, read_pieces
 from apogee_batch.catalog.sky_order import ORDER_WORDS, in_sky_order
-from apogee_batch.errors import IntegrityError, RejectReason
+from apogee_batch.errors import IntegrityError
 from apogee_batch.files import (
     FileDigest,
-    read_json,
-    read_sealed_json,
     sha256_of_file,
-    sha256_of_text,
     write_json,
     write_sealed_json,
     write_table,
     write_text,
 )
-from apogee_batch.network.checkpoint import Identity
 from apogee_batch.network.header import CheckpointHeader
+from apogee_batch.network.model_files import Identity
 from apogee_batch.report.labelled import AGREEMENT_COLUMNS, VALIDATION_COLUMNS, gather_labelled
-from apogee_batch.report.tables import Agreement, Results
 from apogee_batch.report.validation import Origin, Validation, validate
 from apogee_batch.report.validation_text import validation_text
-from apogee_batch.run.infer import INPUTS, KILLED, PARTS, STAGING, part_path
-from apogee_batch.run.ingest_tables import reject_table
-from apogee_batch.run.ledger import ShardReport, WrittenFile, find_damage, relative_digest
+from apogee_batch.run.killed_stars import killed_stars
+from apogee_batch.run.ledger import ShardReport, relative_digest
 from apogee_batch.run.plan import run_id
-from apogee_batch.run.store_tables import count_rows, each_name, read_some
-from apogee_batch.schema import LABEL_NAMES
+from apogee_batch.run.published import Published, origin_of, read_published
+from apogee_batch.run.run_folder import (
+    CATALOG_FILE,
+    FITS_FILE,
+    INPUTS,
+    MANIFEST_FILE,
+    PARTS,
+    RESULTS_FILE,
+    STAGING,
+    part_path,
+)
+from apogee_batch.run.table_reading import count_rows, each_name
 from apogee_batch.store.tables import REJECTS, STARS, read_table
-from apogee_batch.survey.apstar import RejectedSpectrum
 
-MANIFEST_FILE = "manifest.json"
-CATALOG_FILE = "catalog/catalog.parquet"
-FITS_FILE = "catalog/catalog.fits"
-RESULTS_FILE = "report/results.json"
 TEXT_WIDTH = 110
 VALIDATION_WIDTH = 100
-PARTS_HASH = "parts_sha256"
-
-
-@dataclass(frozen=True)
-class Published:
-    """What a published run left.
-
-    Attributes
-    ----------
-    n_stars, n_rejects : int
-        Rows of the catalogue; inputs that gave none.
-    results : Results
-        Agreement with the labels.
-    """
-
-    n_stars: int
-    n_rejects: int
-    results: Results
 
 
 def publish(
@@ -98,15 +79,9 @@ def publish(
     """
     identity, header = model
     paths = _part_paths(run, reports, plan["shards"])
-    made_of = {
-        "run_id": run_id(plan),
-        **identity._asdict(),
-        "devices": sorted(set(devices)),
-        PARTS_HASH: hash_of_parts([reports[shard] for shard in plan["shards"]]),
-    }
-    manifest = _read_published(run, made_of)
-    if manifest is not None:
-        return Published(manifest["stars"], manifest["rejects"], _read_results(run))
+    published = read_published(run, reports, plan=plan, model=identity, devices=devices)
+    if published is not None:
+        return published
     rows = merge_parts(paths)
     _check_stars(run, paths, rows.summary.n_rows, sum(report.n_rejected for report in reports.values()))
     rejects = [read_table(run / INPUTS / f"{REJECTS}.parquet"), killed_stars(run, list(reports.values()))]
@@ -120,40 +95,9 @@ def publish(
     published = Published(rows.summary.n_rows, sum(map(len, rejects)), found.results)
     files = [asdict(relative_digest(file, run)) for file in written]
     counts = {"stars": published.n_stars, "rejects": published.n_rejects}
+    made_of = origin_of(reports, plan=plan, model=identity, devices=devices)
     write_sealed_json(run / MANIFEST_FILE, made_of | counts | {"files": files})
     return published
-
-
-def hash_of_parts(reports: Sequence[ShardReport]) -> str:
-    """Return one hash of the parts that a catalogue is made of, in its order."""
-    return sha256_of_text("".join(file.sha256 for report in reports for file in report.files))
-
-
-def _read_published(run: Path, made_of: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the manifest of a run that is published already; None where a file or an origin is another."""
-    try:
-        manifest = read_sealed_json(run / MANIFEST_FILE)
-        files = [WrittenFile(**file) for file in manifest["files"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    is_same = all(manifest.get(key) == value for key, value in made_of.items())
-    is_whole = is_same and not any(find_damage(file, run) for file in files)
-    return manifest if is_whole else None
-
-
-def _read_results(run: Path) -> Results:
-    """Read the agreement that was published; JSON keeps every digit."""
-    told = read_json(run / RESULTS_FILE)
-    same = ("data_type", "data_set", "n_stars", "n_left_out", "mse")
-    agreements = [
-        Agreement(
-            **{key: group[key] for key in same},
-            rms=group["rms"] if group["n_stars"] else {},
-            label_spread=group["label_spread"] if group["n_stars"] else {},
-        )
-        for group in told["groups"]
-    ]
-    return Results(tuple(told["label_std"][name] for name in LABEL_NAMES), tuple(agreements))
 
 
 def _part_paths(run: Path, reports: Mapping[int, ShardReport], shards: Sequence[int]) -> list[Path]:
@@ -176,23 +120,6 @@ def _check_stars(run: Path, paths: Sequence[Path], n_rows: int, n_killed: int) -
             f"{run}: its parts, with {n_rows} stars, do not hold the {n_stars} stars of "
             f"{run / INPUTS}; delete {run / PARTS} and give the same command again"
         )
-
-
-def killed_stars(run: Path, reports: Sequence[ShardReport]) -> pa.Table:
-    """Return the stars that ended their workers, as rejects."""
-    names = [name for report in reports for name in report.extra.get(KILLED, [])]
-    if not names:
-        return reject_table([])
-    stars = read_some(run / INPUTS / f"{STARS}.parquet", ["apstar_id", "apogee_id", "file"])
-    text = (
-        "each worker that estimated its labels was lost, as by a crash in native code or for want of memory"
-    )
-    return reject_table(
-        [
-            RejectedSpectrum(star["file"], star["apogee_id"], RejectReason.WORKER_KILLED, text)
-            for star in stars.filter(pc.is_in(stars["apstar_id"], pa.array(names))).to_pylist()
-        ]
-    )
 
 
 def catalog_metadata(name: str, plan: dict[str, Any], model: Identity) -> dict[str, str]:

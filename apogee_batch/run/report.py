@@ -8,6 +8,7 @@ from apogee_batch.catalog.rows import read_pieces
 from apogee_batch.files import FileDigest, sha256_of_file, write_text
 from apogee_batch.report import page_sections as sections
 from apogee_batch.report.figures import kiel_diagram, label_comparison
+from apogee_batch.report.flag_counts import FlagCounts
 from apogee_batch.report.isochrone_lines import IsochroneLine
 from apogee_batch.report.labelled import AGREEMENT_COLUMNS, CALIBRATED
 from apogee_batch.report.neighbours import NEIGHBOUR_COLUMNS
@@ -18,17 +19,18 @@ from apogee_batch.report.page_figures_sigma import SIGMA_PICTURE_COLUMNS, SigmaS
 from apogee_batch.report.page_figures_sky import SKY_COLUMNS, SkyStars, draw_sky
 from apogee_batch.report.page_figures_timing import draw_timing
 from apogee_batch.report.page_figures_training import draw_losses
+from apogee_batch.report.page_sections_labels import agreement_section, labels_section
 from apogee_batch.report.page_sections_strangest import StrangestSpectra, strangest_section
-from apogee_batch.report.page_strangest import STRANGEST_COLUMNS, FlagCounts, StrangestStars
+from apogee_batch.report.page_strangest import STRANGEST_COLUMNS, StrangestStars
 from apogee_batch.report.simulated import FIELD_COLUMNS, FieldsSeen
 from apogee_batch.report.tables import ALL_TYPES
 from apogee_batch.report.validation import Validation
 from apogee_batch.run.kiel_lines import read_kiel_lines
 from apogee_batch.run.page_at_end import PAGE_FILE
-from apogee_batch.run.publish import CATALOG_FILE, MANIFEST_FILE
 from apogee_batch.run.report_facts import gather_head, name_page, read_manifest, read_model_facts, read_spans
 from apogee_batch.run.report_spectra import draw_strangest
 from apogee_batch.run.report_times import stage_folders
+from apogee_batch.run.run_folder import CATALOG_FILE, MANIFEST_FILE
 from apogee_batch.run.validate import validate_run
 
 FIGURES = "report/figures"
@@ -89,7 +91,14 @@ def write_report(
     head = gather_head(run, manifest, found, spans, facts, folders=folders)
     are_simulated = stars.fields.are_simulated
     glance = sections.glance_at(found, stars.flags, manifest["rejects"])
-    page = [sections.glance_section(glance, are_simulated=are_simulated)]
+    page = [
+        sections.glance_section(
+            glance,
+            are_simulated=are_simulated,
+            is_taught_by_simulated=facts.is_taught_by_simulated,
+            strange=stars.flags.strange_words(),
+        )
+    ]
     page += _compare(run, found, isochrones, stars)
     page += _look_at_stars(run, found, stars, store, threshold=facts.threshold)
     training = draw_losses(facts.epochs, _figure(run, "training"))
@@ -150,8 +159,8 @@ def _compare(
     said = f"Predictions against labels of {n_test:,} test stars, and their differences."
     return [
         sections.kiel_section(Picture(kiel, alt) if n_predicted else None),
-        sections.labels_section(Picture(labels, said) if n_test else None, found),
-        sections.agreement_section(found.results, are_simulated=stars.fields.are_simulated),
+        labels_section(Picture(labels, said) if n_test else None, found),
+        agreement_section(found.results, are_simulated=stars.fields.are_simulated),
     ]
 
 

@@ -14,18 +14,18 @@ from apogee_batch.errors import IntegrityError, UsageError
 from apogee_batch.files import parse_sealed_json, read_json, read_sealed_json
 from apogee_batch.inference.realizations import MAX_ERR_OVER_TYPICAL
 from apogee_batch.network.calibration import load_calibration
-from apogee_batch.network.checkpoint import HEADER_FILE
 from apogee_batch.network.metrics import METRICS_FILE, read_metrics
+from apogee_batch.network.model_files import HEADER_FILE
+from apogee_batch.network.training_stars import read_training_stars
 from apogee_batch.report.page_figures_timing import Span
 from apogee_batch.report.page_sections import Head
 from apogee_batch.report.tables import ROW_TITLES
 from apogee_batch.report.validation import Validation
 from apogee_batch.run.archive import list_files, read_file
-from apogee_batch.run.catalog_run import MODEL_FOLDER
 from apogee_batch.run.ledger import WORKER
 from apogee_batch.run.plan import LEDGER_FOLDER, read_plan
-from apogee_batch.run.publish import MANIFEST_FILE
 from apogee_batch.run.report_times import describe_stages
+from apogee_batch.run.run_folder import MANIFEST_FILE, MODEL_FOLDER
 from apogee_batch.run.stage_times import read_stage_times
 from apogee_batch.schema import DATA_SETS
 
@@ -57,11 +57,14 @@ class ModelFacts:
         Why there are none; empty if there are some.
     threshold : float or None
         Strangeness above which the run set its flag; None where it is not known.
+    is_taught_by_simulated : bool
+        Whether it is known that all stars that taught it are simulated.
     """
 
     epochs: tuple[dict[str, Any], ...]
     reason: str
     threshold: float | None = None
+    is_taught_by_simulated: bool = False
 
 
 def read_manifest(run: Path) -> dict[str, Any]:
@@ -77,7 +80,7 @@ def read_model_facts(run: Path, model: Path | None, manifest: dict[str, Any]) ->
     UsageError
         If the folder that was given is not that of the run's model.
     IntegrityError
-        If its calibration is damaged.
+        If its calibration, or what it notes of the training stars, is damaged.
     """
     folder = model or run / MODEL_FOLDER
     sha256 = _sha256_of_model(folder)
@@ -94,7 +97,13 @@ def read_model_facts(run: Path, model: Path | None, manifest: dict[str, Any]) ->
     reason = (
         "" if epochs else f"The model's folder has no {METRICS_FILE}: it was imported, or the file is gone."
     )
-    return ModelFacts(epochs, reason, None if strangeness is None else strangeness.threshold)
+    taught = read_training_stars(folder)
+    return ModelFacts(
+        epochs,
+        reason,
+        None if strangeness is None else strangeness.threshold,
+        is_taught_by_simulated=taught is not None and taught.are_simulated,
+    )
 
 
 def _sha256_of_model(folder: Path) -> str | None:

@@ -12,7 +12,7 @@ from apogee_batch.report.neighbours import Neighbours
 from apogee_batch.report.page_figures_spectra import NamedSpectrum, draw_spectra
 from apogee_batch.report.page_sections_strangest import StrangestSpectra
 from apogee_batch.report.page_strangest import StrangeStar
-from apogee_batch.report.spectrum_differences import find_difference, in_medians, median_of
+from apogee_batch.report.spectrum_differences import describe_alone, find_difference, in_medians, median_of
 from apogee_batch.schema import LABEL_NAMES, FloatArray
 from apogee_batch.store.chunks import CHUNK_STARS
 from apogee_batch.store.spectra import StoreInfo, open_store, read_spectra
@@ -49,7 +49,7 @@ def draw_strangest(
     wanted = {*names, *(other for name in names for other in neighbours.names(name))}
     opened = SpectrumStore(store)
     spectra = _read(opened, wanted)
-    drawn, words = [], {}
+    drawn, words, compared = [], {}, list[str]()
     for star, name in zip(stars, names, strict=True):
         flux, err = spectra[name]
         reference = median_of([in_medians(*spectra[other]) for other in neighbours.names(name)])
@@ -58,7 +58,10 @@ def draw_strangest(
         drawn.append(NamedSpectrum(_title(star), flux, err, reference, marked))
         if found is not None:
             words[name] = found.words
-    reached = [neighbours.reach(name) for name in words]
+            compared.append(name)
+        elif alone := describe_alone(flux, err):
+            words[name] = alone
+    reached = [neighbours.reach(name) for name in compared]
     reach = {label: max(found[label] for found in reached) for label in LABEL_NAMES} if reached else {}
     return StrangestSpectra(draw_spectra(opened.wavelength, drawn, path), words, reach)
 

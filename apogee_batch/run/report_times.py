@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from apogee_batch.report.page_figures_timing import Span, without_pauses
-from apogee_batch.run.catalog_run import MODEL_FOLDER
+from apogee_batch.run.run_folder import MODEL_FOLDER
 from apogee_batch.run.stage_times import StageTime, read_stage_times
 
 INGEST = "ingest"

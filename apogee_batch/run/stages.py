@@ -120,6 +120,8 @@ class _Stage:
         self._failure: tuple[int, BaseException] | None = None
 
     def run(self) -> None:
+        # Now, since this may wait long for the first: jobs stand in a queue.
+        show_facts(self._progress, Facts(workers=self._workers.crew.count(), wanted=self._workers.n_workers))
         self._workers.crew.ask(len(self._waiting))
         while True:
             self._submit()

@@ -5,20 +5,12 @@ from typing import Any
 
 from apogee_batch.errors import IntegrityError, UsageError
 from apogee_batch.files import read_sealed_json
-from apogee_batch.network.checkpoint import Identity, load_checkpoint
 from apogee_batch.network.metrics import METRICS_FILE, read_metrics
-from apogee_batch.run.catalog_run import MODEL_FOLDER
-from apogee_batch.run.ingest_inputs import INPUTS_FILE
-from apogee_batch.run.ingest_mend import read_summary
-from apogee_batch.run.ingest_plan import ingest_folders
-from apogee_batch.run.ledger import Ledger
+from apogee_batch.network.model_files import Identity, is_trained, read_model
 from apogee_batch.run.model_of_run import given_model, inference_ledger
 from apogee_batch.run.onlooker import Onlooker
 from apogee_batch.run.plan import read_plan, run_id
-from apogee_batch.run.publish import MANIFEST_FILE
-from apogee_batch.run.train import is_trained
-from apogee_batch.store.spectra import open_store
-from apogee_batch.store.tables import LABELS, read_labels, read_table, table_path
+from apogee_batch.run.run_folder import MANIFEST_FILE, MODEL_FOLDER
 
 
 def describe_status(path: Path) -> list[str]:
@@ -32,7 +24,9 @@ def describe_status(path: Path) -> list[str]:
     if not path.exists():
         raise UsageError(f"{path}: does not exist; name the folder of a run or a model, or a store")
     if (path / "zarr.json").is_file():
-        return _store_status(path)
+        from apogee_batch.run.status_of_store import describe_store  # needs Zarr, which a run does not
+
+        return describe_store(path)
     plan = (read_plan(path) if path.is_dir() else None) or {}
     kind = plan.get("kind")
     if kind == "train":
@@ -40,8 +34,9 @@ def describe_status(path: Path) -> list[str]:
     if kind == "run-catalog":
         return _run_status(path, plan)
     if kind == "ingest":
-        store = path.resolve().parent.parent
-        return [f"one ingest of the store {store}", _ingest_line(store, path.resolve())]
+        from apogee_batch.run.status_of_store import describe_ingest
+
+        return describe_ingest(path.resolve())
     raise UsageError(f"{path}: is neither a run nor a store (no plan.json of this program, no zarr.json)")
 
 
@@ -55,29 +50,6 @@ def status_to_json(path: Path) -> dict[str, Any]:
     """
     describe_status(path)  # names what is damaged
     return Onlooker(path).look().to_json()
-
-
-def _store_status(store: Path) -> list[str]:
-    info = open_store(store)
-    lines = [f"store {store}: {info.n_rows} rows in {info.n_shards} shards of {info.shard_stars}"]
-    lines += [_ingest_line(store, folder) for folder in ingest_folders(store)]
-    labels = read_labels(store) if table_path(store, LABELS).is_file() else None
-    lines.append("labels: none attached" if labels is None else f"labels: {len(labels)} spectra labelled")
-    return lines
-
-
-def _ingest_line(store: Path, folder: Path) -> str:
-    plan = read_plan(folder) or {}
-    state = "planned"  # the list of inputs is written right after the plan
-    summary = read_summary(folder)
-    if summary:
-        reasons = ", ".join(f"{n} {reason}" for reason, n in summary["rejects_by_reason"].items())
-        state = f"done: {summary['stars_in_store']} stars, rejected {reasons or 'none'}"
-    elif (folder / INPUTS_FILE).is_file():
-        n_shards = len(set(read_table(folder / INPUTS_FILE)["shard"].to_pylist()))
-        done = Ledger(folder / "ledger", store, run_id(plan)).done(check_bytes=False)
-        state = f"{len(done)} of {n_shards} shards written"
-    return f"ingest {folder.name}: {plan['n_inputs']} files, {state}"
 
 
 def _run_status(run: Path, plan: dict[str, Any]) -> list[str]:
@@ -103,15 +75,28 @@ def _run_status(run: Path, plan: dict[str, Any]) -> list[str]:
         except ValueError as error:
             raise IntegrityError(f"{manifest}: is damaged; give the run-catalog command again") from error
         lines.append(f"published: {told['stars']} stars, {told['rejects']} rejects, {run / 'catalog'}")
+        lines += _flag_lines(run)
     else:
         lines.append(f"stage: {stage}; not published yet, the same run-catalog command goes on with it")
     return lines
 
 
+def _flag_lines(run: Path) -> list[str]:
+    """Say how many rows of a published catalogue have which flag, and what to fear of them."""
+    from apogee_batch.run.flag_lines import count_flags, flag_line  # tables: only what is published has them
+
+    try:
+        counts = count_flags(run)
+    except IntegrityError as error:
+        return [str(error)]
+    warning = counts.strange_words()
+    return [str(flag_line(counts)), *([] if warning is None else [f"WARNING: {warning}"])]
+
+
 def _identity_of(model: Path) -> tuple[Identity | None, str]:
     """Return which model a run has trained, or a line that tells why that cannot be known."""
     try:
-        return load_checkpoint(model).identity, ""
+        return read_model(model).identity, ""
     except IntegrityError as error:
         return None, f"model: {error}"
 

@@ -1,21 +1,19 @@
 """The tables of a store: written with their hashes noted beside them, and checked before they are used."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from apogee_batch.errors import IntegrityError
 from apogee_batch.files import FileDigest, read_sealed_json, write_sealed_json, write_table
 from apogee_batch.run.ingest_plan import unfinished_ingest
-from apogee_batch.run.ingest_tables import gather_tables
+from apogee_batch.run.ingest_tables import gather_tables, reject_table
 from apogee_batch.run.ledger import WrittenFile, find_damage, relative_digest
-from apogee_batch.store.tables import LABELS, REJECTS, REMEDY, STARS, UNMATCHED, read_stars, table_path
-
-T = TypeVar("T")
+from apogee_batch.run.survey_match import further_files
+from apogee_batch.run.table_reading import read_some
+from apogee_batch.store.tables import LABELS, REJECTS, STARS, UNMATCHED, read_stars, table_path
 
 ROW_GROUP_STARS = 16384  # what the task of a shard decodes to read its stars; fewer make a long footer
 INGESTED, ATTACHED = "ingested", "attached"
@@ -40,12 +38,16 @@ def note_tables(store: Path, kind: str, written: list[FileDigest]) -> None:
 def write_ingested_tables(store: Path, *, without: Path | None = None) -> tuple[pa.Table, pa.Table]:
     """Gather stars and rejects from the parts of the ingests, write and return them.
 
+    The last rejects are further files of a star, of which the summary has one row: no ingest has read them.
+
     Raises
     ------
     IntegrityError
         If a shard is not in its ledger, or the counts do not add up.
     """
     stars, rejects = gather_tables(store, without=without)
+    if further := further_files(store, without=without):
+        rejects = pa.concat_tables([rejects, reject_table(further)]).combine_chunks()
     written = [
         write_table(table_path(store, STARS), stars, row_group_size=ROW_GROUP_STARS),
         write_table(table_path(store, REJECTS), rejects),
@@ -97,51 +99,7 @@ def mend_tables(store: Path) -> list[Path]:
     return damaged
 
 
-def read_some(path: Path, columns: Sequence[str]) -> pa.Table:
-    """Read some columns of a table: all of a star table is much for the memory of a driver.
-
-    Raises
-    ------
-    IntegrityError
-        If the file is damaged.
-    """
-    return _attempt(path, lambda: _open(path).read(columns=list(columns)))
-
-
-def read_rows(path: Path, start: int, stop: int) -> pa.Table:
-    """Return what a table says of the store's rows from `start` to before `stop`; raises like `read_some`."""
-    within = [("row", ">=", start), ("row", "<", stop)]
-    return _attempt(
-        path, lambda: pq.read_table(path, filters=within, page_checksum_verification=True).combine_chunks()
-    )
-
-
 def read_star_rows(store: Path) -> pa.Table:
     """Return the column `row` of a store's star table; raises like `store.tables.read_stars`."""
     path = table_path(store, STARS)
     return read_some(path, ["row"]) if path.is_file() else read_stars(store)
-
-
-def count_rows(path: Path) -> int:
-    """Return the length of a table; raises like `read_some`."""
-    return int(_attempt(path, lambda: _open(path).metadata.num_rows))
-
-
-def each_name(path: Path) -> Iterator[str]:
-    """Give the `apstar_id` of each row of a table or a part, in order; raises like `read_some`."""
-    file = _attempt(path, lambda: _open(path))
-    batches = file.iter_batches(columns=["apstar_id"])
-    while (batch := _attempt(path, lambda: next(batches, None))) is not None:
-        yield from batch.column(0).to_pylist()
-
-
-def _open(path: Path) -> pq.ParquetFile:
-    return pq.ParquetFile(path, page_checksum_verification=True)
-
-
-def _attempt(path: Path, read: Callable[[], T]) -> T:
-    try:
-        return read()
-    except (pa.ArrowException, OSError) as error:
-        text = " ".join(str(error).split())
-        raise IntegrityError(f"{path}: missing or damaged ({text}); {REMEDY}") from error

@@ -11,8 +11,10 @@ from typing import Any
 
 from apogee_batch.errors import IntegrityError, UsageError
 from apogee_batch.files import remove_leftovers, sha256_of_file
+from apogee_batch.network.card import write_model_card
 from apogee_batch.network.checkpoint import HEADER_FILE, Checkpoint, load_checkpoint
 from apogee_batch.network.metrics import METRICS_FILE, read_metrics
+from apogee_batch.network.model_files import is_trained
 from apogee_batch.network.recipe import Recipe, load_recipe
 from apogee_batch.run.attempts import run_alone
 from apogee_batch.run.calibrate import run_calibration
@@ -21,10 +23,12 @@ from apogee_batch.run.config import QUEUE_KINDS, RunConfig
 from apogee_batch.run.fingerprint import store_fingerprint
 from apogee_batch.run.gang.driver import train_together
 from apogee_batch.run.lock import Lock
-from apogee_batch.run.plan import compare_plans, read_plan, set_aside, settle_plan, software_versions
+from apogee_batch.run.plan import read_plan, set_aside, settle_plan, software_versions
+from apogee_batch.run.plan_words import describe_differences
 from apogee_batch.run.progress import ProgressView
 from apogee_batch.run.store_tables import require_whole_tables
 from apogee_batch.run.train_task import train_network
+from apogee_batch.run.training_stars import note_training_stars
 from apogee_batch.store.tables import LABELS, table_path
 
 POLL_S = 0.5
@@ -108,7 +112,7 @@ def begin_training(
     """
     plan = plan_training(store, out, config, load_recipe(config.training.recipe))
     if planned is not None and plan != planned:
-        differences = "; ".join(compare_plans(planned, plan))
+        differences = "; ".join(describe_differences(planned, plan))
         raise IntegrityError(
             f"{store}: changed after the run was begun ({differences}); restore it and give the command again"
         )
@@ -161,6 +165,7 @@ def run_training(
     remove_leftovers(out)
     plan = begin_training(store, out, config, planned=planned)
     was_trained = is_trained(out)
+    is_news = note_training_stars(store, out)
     if was_trained:
         progress.say(f"train: {out} is trained already")
     else:
@@ -168,6 +173,8 @@ def run_training(
     for warning in load_checkpoint(out, with_calibration=False).header.warnings:
         progress.say(f"WARNING: {warning}")
     if was_trained and planned is None and (calibrated := _calibrated(out)) is not None:
+        if is_news:  # of a version that noted nothing of them
+            write_model_card(out, calibrated.header, calibrated.sha256, calibrated.calibrated)
         return calibrated
     begin_training(store, out, config, planned=plan)  # other labels may have been attached meanwhile
     return run_calibration(store, out, config, workers, progress, lock=lock)
@@ -225,11 +232,6 @@ def _checks(lock: Lock, workers: Workers) -> Callable[[], None]:
 def _beside_the_driver(executor: Executor) -> AbstractContextManager[Executor]:
     """Give the serial executor a thread, so that the driver can show the epochs of the only task."""
     return ThreadPoolExecutor(1) if isinstance(executor, SerialExecutor) else nullcontext(executor)
-
-
-def is_trained(out: Path) -> bool:
-    """Tell whether a folder holds a model whose training is over."""
-    return (out / "model.json").is_file() and not any(out.glob("state*"))  # else its end has not cleared up
 
 
 def _show_loss(loss: float | None) -> str:

@@ -19,7 +19,7 @@ from apogee_batch.report.validation import Origin, Validation, validate
 from apogee_batch.report.validation_text import snr_markdown, validation_text
 from apogee_batch.run.ledger import WrittenFile, find_damage
 from apogee_batch.run.plan import read_plan
-from apogee_batch.run.publish import CATALOG_FILE, MANIFEST_FILE, RESULTS_FILE
+from apogee_batch.run.run_folder import CATALOG_FILE, MANIFEST_FILE, RESULTS_FILE
 from apogee_batch.schema import DATA_TYPES, LABEL_NAMES, N_LABELS
 
 IDENTIFIERS = ("apstar_id", "apogee_id")  # a spectrum's own name is the more exact, so it comes first

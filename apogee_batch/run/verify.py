@@ -8,10 +8,10 @@ from pathlib import Path
 
 from apogee_batch.errors import UsageError
 from apogee_batch.files import read_json
-from apogee_batch.network.checkpoint import HEADER_FILE, STATE_FILE
+from apogee_batch.network.model_files import HEADER_FILE, STATE_FILE
 from apogee_batch.run.damage import Damage, Findings
-from apogee_batch.run.infer import INPUTS, PARTS
 from apogee_batch.run.plan import LEDGER_FOLDER, PLAN_FILE
+from apogee_batch.run.run_folder import INPUTS, PARTS
 from apogee_batch.run.verify_run import examine_run, verify_run
 from apogee_batch.run.verify_store import examine_store, verify_store
 from apogee_batch.store.spectra import METADATA_FILE, STAR_ARRAYS

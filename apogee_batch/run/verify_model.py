@@ -8,16 +8,18 @@ from typing import Any
 from apogee_batch import __version__
 from apogee_batch.errors import IntegrityError
 from apogee_batch.network.calibration import CALIBRATION_FILE, CALIBRATION_TENSORS, load_calibration
-from apogee_batch.network.card import CALIBRATION_HEADING, CARD_FILE, render_model_card
-from apogee_batch.network.checkpoint import (
+from apogee_batch.network.card import CALIBRATION_HEADING, CARD_FILE, STARS_FACT, render_model_card
+from apogee_batch.network.metrics import METRICS_FILE
+from apogee_batch.network.model_files import (
     HEADER_FILE,
     MODEL_FILE,
     STATE_FILE,
-    Checkpoint,
-    load_checkpoint,
-    load_state,
+    SavedModel,
+    check_tensors,
+    read_model,
+    read_state,
 )
-from apogee_batch.network.metrics import METRICS_FILE
+from apogee_batch.network.training_stars import TRAINING_STARS_FILE, TrainingStars, read_training_stars
 from apogee_batch.run.damage import MISSING, Findings, describe_problem
 from apogee_batch.run.plan import PLAN_FILE
 
@@ -25,10 +27,11 @@ TRAIN_AGAIN = "give the same 'apogee-batch train' or 'run-catalog' command again
 TRAIN_ANEW = "put a copy of it back, or remove the model's folder and train again"
 GO_ON_UNSAVED = f"remove {STATE_FILE} and give the command again, to train from the start"
 ONLY_TOLD = "the model is whole without it, and nothing writes it again: delete it"
+STARS_AGAIN = f"delete it, and {TRAIN_AGAIN}, which writes it anew"
 CALIBRATE_AGAIN = f"{TRAIN_AGAIN}, or 'apogee-batch model calibrate', which makes it anew"
 
 
-def examine_model(folder: Path, found: Findings, *, plan: dict[str, Any] | None) -> Checkpoint | None:
+def examine_model(folder: Path, found: Findings, *, plan: dict[str, Any] | None) -> SavedModel | None:
     """Look at the files of a model, trained, in training or imported; return the model if it is whole."""
     n_before = len(found.damages)
     checkpoint = _load_model(folder, found)
@@ -38,10 +41,10 @@ def examine_model(folder: Path, found: Findings, *, plan: dict[str, Any] | None)
     if plan is None and not is_told and is_trained_here:
         found.add(folder / PLAN_FILE, MISSING, TRAIN_AGAIN)
     if (folder / STATE_FILE).is_file():
-        found.attempt(lambda: load_state(folder), folder / STATE_FILE, GO_ON_UNSAVED)
+        found.attempt(lambda: _check_state(folder), folder / STATE_FILE, GO_ON_UNSAVED)
     if checkpoint is not None:
         checkpoint = _with_calibration(folder, checkpoint, found)
-        _examine_card(folder, checkpoint, found)
+        _examine_card(folder, checkpoint, _examine_stars(folder, found), found)
     elif len(found.damages) == n_before:
         found.notes.append(f"{folder}: the training has not finished; {TRAIN_AGAIN}")
     if not is_imported and (checkpoint is not None or (folder / METRICS_FILE).is_file()):
@@ -53,7 +56,7 @@ def examine_model(folder: Path, found: Findings, *, plan: dict[str, Any] | None)
     return checkpoint
 
 
-def _load_model(folder: Path, found: Findings) -> Checkpoint | None:
+def _load_model(folder: Path, found: Findings) -> SavedModel | None:
     """Load a model; say which of its files is damaged."""
     header, weights = folder / HEADER_FILE, folder / MODEL_FILE
     if not header.is_file():
@@ -63,7 +66,9 @@ def _load_model(folder: Path, found: Findings) -> Checkpoint | None:
         return None
     checkpoint = None
     try:
-        checkpoint = load_checkpoint(folder, with_calibration=False)
+        read = read_model(folder, with_calibration=False)
+        check_tensors(weights)
+        checkpoint = read
     except IntegrityError as error:
         path = weights if str(error).startswith(str(weights)) else header
         found.add(path, describe_problem(error, path), TRAIN_ANEW)
@@ -72,7 +77,14 @@ def _load_model(folder: Path, found: Findings) -> Checkpoint | None:
     return checkpoint
 
 
-def _with_calibration(folder: Path, checkpoint: Checkpoint, found: Findings) -> Checkpoint:
+def _check_state(folder: Path) -> None:
+    """Raise what keeps a training from going on; its tensors are no more than looked at."""
+    state = read_state(folder)
+    if state is not None:
+        check_tensors(state.tensors)
+
+
+def _with_calibration(folder: Path, checkpoint: SavedModel, found: Findings) -> SavedModel:
     """Load the calibration of a whole model; say which of its files is damaged, or that there is none."""
     path, tensors = folder / CALIBRATION_FILE, folder / CALIBRATION_TENSORS
     if not path.is_file():
@@ -90,7 +102,23 @@ def _with_calibration(folder: Path, checkpoint: Checkpoint, found: Findings) -> 
     return checkpoint if calibrated is None else checkpoint.calibrated_by(*calibrated)
 
 
-def _examine_card(folder: Path, checkpoint: Checkpoint, found: Findings) -> None:
+def _examine_stars(folder: Path, found: Findings) -> TrainingStars | None:
+    """Read what the folder notes of the training stars; older models note nothing."""
+    path, card = folder / TRAINING_STARS_FILE, folder / CARD_FILE
+    if not path.is_file():
+        if card.is_file() and STARS_FACT.encode() in card.read_bytes():
+            found.add(path, MISSING, TRAIN_AGAIN)
+        return None
+    found.n_files += 1
+    found.n_bytes += path.stat().st_size
+    try:
+        return read_training_stars(folder)
+    except IntegrityError as error:
+        found.add(path, describe_problem(error, path), STARS_AGAIN)
+        return None
+
+
+def _examine_card(folder: Path, checkpoint: SavedModel, stars: TrainingStars | None, found: Findings) -> None:
     """Compare the card with the model; another version of the program may word it otherwise."""
     path, header = folder / CARD_FILE, checkpoint.header
     if not path.is_file():
@@ -99,12 +127,17 @@ def _examine_card(folder: Path, checkpoint: Checkpoint, found: Findings) -> None
     if header.versions.get("apogee_batch") != __version__:
         return
     content = path.read_bytes()
-    if checkpoint.calibrated is None and CALIBRATION_HEADING.encode() in content:
-        return  # of a calibration that is lost or damaged, which is told
+    told_of = ((CALIBRATION_HEADING, checkpoint.calibrated), (STARS_FACT, stars))
+    if any(thing is None and words.encode() in content for words, thing in told_of):
+        return  # of a calibration, or of training stars, that are lost or damaged, which is told
     told = _words(content)
     # The card of a model that is being calibrated does not tell of it yet.
     possible = [None] if checkpoint.calibrated is None else [None, checkpoint.calibrated]
-    cards = (render_model_card(header, checkpoint.sha256, calibrated) for calibrated in possible)
+    cards = (
+        render_model_card(header, checkpoint.sha256, calibrated, noted)
+        for calibrated in possible
+        for noted in (None, stars)  # a card of before they were noted does not tell of them
+    )
     if all(told != _words(card.encode()) for card in cards):
         found.add(path, "does not describe the model", TRAIN_AGAIN)
 

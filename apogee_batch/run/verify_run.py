@@ -7,17 +7,15 @@ from typing import Any
 import numpy as np
 
 from apogee_batch.network.calibration import CALIBRATION_FILE
-from apogee_batch.network.checkpoint import Identity
+from apogee_batch.network.model_files import Identity
 from apogee_batch.run.array import PATHS_FILE, PLAN_AGAIN
-from apogee_batch.run.catalog_run import MODEL_FOLDER, SETTINGS_FILE
 from apogee_batch.run.config import RunConfig
 from apogee_batch.run.damage import MISSING, Damage, Findings, is_leftover
-from apogee_batch.run.infer import INPUTS, PARTS, part_path
 from apogee_batch.run.ledger import ShardReport, WrittenFile
 from apogee_batch.run.model_of_run import given_model, inference_ledger
 from apogee_batch.run.plan import LEDGER_FOLDER, PLAN_FILE, read_plan, run_id
-from apogee_batch.run.publish import MANIFEST_FILE
-from apogee_batch.run.store_tables import count_rows, each_name
+from apogee_batch.run.run_folder import INPUTS, MANIFEST_FILE, MODEL_FOLDER, PARTS, SETTINGS_FILE, part_path
+from apogee_batch.run.table_reading import count_rows, each_name
 from apogee_batch.run.verify_model import TRAIN_AGAIN, examine_model
 from apogee_batch.store.tables import REJECTS, STARS
 

@@ -11,7 +11,6 @@ import pyarrow as pa
 from apogee_batch.labels.attach import LABELS_SCHEMA, UNMATCHED_SCHEMA
 from apogee_batch.run.archive import archive_path, is_kept, is_there, is_torn
 from apogee_batch.run.damage import MISSING, TORN, Damage, Findings, is_leftover
-from apogee_batch.run.ingest import SURVEY_FILE
 from apogee_batch.run.ingest_inputs import INPUTS_FILE, read_inputs
 from apogee_batch.run.ingest_mend import INPUTS_NOTE
 from apogee_batch.run.ingest_plan import FOLDER_NAMES, SUMMARY_FILE
@@ -26,6 +25,7 @@ from apogee_batch.run.store_tables import (
     digest_path,
     find_table_damage,
 )
+from apogee_batch.run.survey_match import SURVEY_FILE
 from apogee_batch.schema import DATA_SETS, DATA_TYPES, arrow_schema, reject_columns, star_columns
 from apogee_batch.store.metadata import find_metadata_damage
 from apogee_batch.store.spectra import STAR_ARRAYS, open_store, shard_files
@@ -223,7 +223,7 @@ def _examine_tables(store: Path, ingests: Sequence[_Ingest], found: Findings) ->
         made = found.attempt(lambda: gather_tables(store), store / "ingest", INGEST_AGAIN)
         for name, table in zip(TABLES[INGESTED], made or (), strict=False):
             is_held = held.get(name)
-            if is_held is not None and not is_held.equals(table):
+            if is_held is not None and not _holds(is_held, table):
                 path = table_path(store, name)
                 found.add(path, "holds other rows than the parts of the ingests", INGEST_AGAIN)
                 held[name] = table
@@ -231,6 +231,13 @@ def _examine_tables(store: Path, ingests: Sequence[_Ingest], found: Findings) ->
     if stars is not None and labels is not None and not _are_labels_of(stars, labels):
         path = table_path(store, LABELS)
         found.add(path, "holds labels of stars that are not in the store", REMEDIES[ATTACHED])
+
+
+def _holds(table: pa.Table, made: pa.Table) -> bool:
+    """Tell whether a table has the rows of the parts; rejects may go on with files that were not read."""
+    rest = table.slice(len(made))
+    of_unread = "reason" in rest.schema.names and set(rest["reason"].to_pylist()) == {"DUPLICATE_STAR"}
+    return bool(table.slice(0, len(made)).equals(made)) and (of_unread or not len(rest))
 
 
 def _read_table(store: Path, name: str, found: Findings) -> pa.Table | None:
@@ -242,10 +249,25 @@ def _read_table(store: Path, name: str, found: Findings) -> pa.Table | None:
     table = found.attempt(lambda: read_table(path), path, remedy)
     found.n_files += 1
     found.n_bytes += path.stat().st_size
-    if table is not None and not table.schema.equals(SCHEMAS[name], check_metadata=True):
+    if table is not None and not _are_alike(table.schema, SCHEMAS[name]):
         found.add(path, "has other columns than it should", remedy)
         return None
     return table
+
+
+def _are_alike(found: pa.Schema, wanted: pa.Schema) -> bool:
+    """Compare columns by all but their descriptions: an older version may have had other words for them."""
+    return bool(_without_words(found).equals(_without_words(wanted), check_metadata=True))
+
+
+def _without_words(schema: pa.Schema) -> pa.Schema:
+    fields = [
+        field.with_metadata({key: value for key, value in field.metadata.items() if key != b"description"})
+        if field.metadata
+        else field
+        for field in schema
+    ]
+    return pa.schema(fields, schema.metadata)
 
 
 def _are_labels_of(stars: pa.Table, labels: pa.Table) -> bool:

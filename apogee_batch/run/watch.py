@@ -40,8 +40,9 @@ def _speed_words(seen: RunState) -> list[str]:
         words.append(f"{seen.rate_per_s:.3g} {seen.unit}/s")
     if seen.left_s is not None:
         words.append(f"{clock_text(seen.left_s)} left")
-    if seen.state in ("running", "waiting") and seen.workers:
-        words.append(f"{len(seen.workers)} workers seen")
+    if seen.state in ("running", "waiting") and seen.workers and seen.stage in ("infer", "ingest"):
+        n_workers = len(seen.workers)
+        words.append(f"{n_workers} worker{'s' * (n_workers != 1)} seen")
     return words
 
 

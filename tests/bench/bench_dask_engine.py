@@ -29,10 +29,11 @@ from apogee_batch.run import commands
 from apogee_batch.run.catalog_run import begin_run
 from apogee_batch.run.clusters import Workers, open_workers
 from apogee_batch.run.config import RunConfig, load_config
-from apogee_batch.run.infer import infer_shard, inference_settings
+from apogee_batch.run.infer import infer_shard
 from apogee_batch.run.ledger import Ledger, ShardReport
 from apogee_batch.run.plan import read_plan
 from apogee_batch.run.progress import SilentView
+from apogee_batch.run.run_folder import inference_settings
 from apogee_batch.run.stages import run_shards
 from apogee_batch.survey.simulate import simulate_survey
 

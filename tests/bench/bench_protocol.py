@@ -36,11 +36,11 @@ from apogee_batch.network.official import import_official
 from apogee_batch.run import commands
 from apogee_batch.run.clusters import open_workers
 from apogee_batch.run.config import RunConfig, load_config
-from apogee_batch.run.infer import shard_sizes
 from apogee_batch.run.ledger import Ledger
 from apogee_batch.run.logs import log_to_folder
 from apogee_batch.run.plan import read_plan, run_id
 from apogee_batch.run.progress import PlainView, SilentView
+from apogee_batch.run.run_folder import shard_sizes
 from apogee_batch.run.stages import run_shards
 from apogee_batch.store.tables import STARS, read_table
 from apogee_batch.survey.simulate import SimulatedSurvey, simulate_survey

@@ -32,7 +32,7 @@ def stub_shard(
 
     from apogee_batch.catalog.parts import build_part, write_part
     from apogee_batch.labels.attach import LABELS_SCHEMA
-    from apogee_batch.run import infer
+    from apogee_batch.run import infer, run_folder
     from apogee_batch.run.ledger import ShardReport, relative_digest
     from apogee_batch.store.spectra import open_store
 
@@ -53,7 +53,7 @@ def stub_shard(
         labels=labels,
         label_range=None,
     )
-    written = write_part(infer.part_path(base, shard), part, staging=base / infer.STAGING)
+    written = write_part(run_folder.part_path(base, shard), part, staging=base / run_folder.STAGING)
     files = (relative_digest(written, base),)
     extra = {"device": "stub", "killed": []}
     return ShardReport(shard, len(stars), len(part), 0, files, time.monotonic() - began, "here", extra)
@@ -89,10 +89,10 @@ def stage(folder: Path, asked: argparse.Namespace) -> None:
 
     from apogee_batch.network.checkpoint import load_checkpoint
     from apogee_batch.run.clusters import open_workers
-    from apogee_batch.run.infer import shard_sizes
     from apogee_batch.run.model_of_run import inference_ledger
     from apogee_batch.run.plan import read_plan
     from apogee_batch.run.progress import SilentView
+    from apogee_batch.run.run_folder import shard_sizes
     from apogee_batch.run.stages import run_shards
     from apogee_batch.store.tables import STARS
 

@@ -1,14 +1,16 @@
 """What a small run costs beside its stars: the time from each command to its end, phase by phase.
 
     python tests/bench/bench_startup.py FOLDER [--stars 13] [--workers 2] [--realizations 100] [--repeats 3]
+        [--other CHECKOUT]
 
 FOLDER gets a simulated survey and a network that has learned nothing. Each command is a process of its own,
 as a user's: `--help`, then ingest and run-catalog into new folders, run-catalog again with nothing left to
-do, and status. `--workers 0` is `--cluster serial`. Prints medians.
+do, status and verify. `--workers 0` is `--cluster serial`. Prints medians.
 """
 
 import argparse
 import functools
+import importlib
 import json
 import os
 import resource
@@ -25,14 +27,17 @@ from typing import Any
 
 CHILD = "--child"
 PHASES = {  # what is timed inside a command: module, name
-    "plan": ("apogee_batch.run.commands", "begin_run"),
+    "plan": ("apogee_batch.run.catalog_command", "begin_run"),
     "train or load model": ("apogee_batch.run.catalog_run", "_get_model"),
     "all shards": ("apogee_batch.run.catalog_run", "run_shards"),
     "publish": ("apogee_batch.run.catalog_run", "publish_catalog"),
-    "page": ("apogee_batch.run.commands", "make_page"),
+    "page": ("apogee_batch.run.catalog_command", "make_page"),
     "plan ingest": ("apogee_batch.run.ingest_command", "plan_ingest"),
     "ingest": ("apogee_batch.run.ingest_command", "run_ingest"),
 }
+
+
+MODULES = {"ingest": "apogee_batch.run.ingest_command", "run-catalog": "apogee_batch.run.catalog_command"}
 
 
 def child(stamps: Path, arguments: Sequence[str]) -> None:
@@ -40,9 +45,8 @@ def child(stamps: Path, arguments: Sequence[str]) -> None:
     times: dict[str, float] = {"python is up": time.time()}
     from apogee_batch import cli
 
-    if arguments[0] in ("ingest", "run-catalog"):
-        from apogee_batch.run import commands  # noqa: F401
-
+    if arguments[0] in MODULES:
+        importlib.import_module(MODULES[arguments[0]])
         times["imports"] = time.time()
         for phase, (module, name) in PHASES.items():
             note_calls(times, phase, sys.modules.get(module), name)
@@ -78,9 +82,7 @@ def note_workers(times: dict[str, float]) -> None:
     """Note when the workers are asked for, there, let go and gone."""
     from contextlib import contextmanager
 
-    from apogee_batch.run import catalog_run, commands, ingest_command
-
-    for module in (commands, ingest_command, catalog_run):
+    for module in [sys.modules.get(name) for name in MODULES.values()]:
         opener = getattr(module, "open_workers", None)
         if opener is None:
             continue
@@ -97,13 +99,13 @@ def note_workers(times: dict[str, float]) -> None:
         vars(module)["open_workers"] = timed
 
 
-def run(folder: Path, arguments: Sequence[str]) -> dict[str, float]:
-    """Run a command in a process of its own; return seconds of it and of its phases."""
-    stamps = folder / "stamps.json"
+def run(folder: Path, tree: Path, arguments: Sequence[str]) -> dict[str, float]:
+    """Run a command of a checkout in a process of its own; return seconds of it and of its phases."""
+    stamps, script = folder / "stamps.json", tree / "tests" / "bench" / Path(__file__).name
+    environment = os.environ | {"PYTHONPATH": str(tree)}
+    words = [sys.executable, str(script), CHILD, str(stamps), *arguments]
     began = time.time()
-    subprocess.run(
-        [sys.executable, __file__, CHILD, str(stamps), *arguments], check=True, stdout=subprocess.DEVNULL
-    )
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL, env=environment)
     ended = time.time()
     noted = json.loads(stamps.read_text())
     times = noted["times"]
@@ -149,6 +151,7 @@ def main() -> None:
     parser.add_argument("--realizations", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--engine", default="", help="of run-catalog; empty: its own choice")
+    parser.add_argument("--other", type=Path, help="another checkout, which is measured in turn")
     asked = parser.parse_args()
     asked.folder.mkdir(exist_ok=True)
     survey, model = asked.folder / f"survey{asked.stars}", asked.folder / "model"
@@ -166,14 +169,17 @@ def main() -> None:
         "ingest": read,
         "run-catalog": make,
         "run-catalog, finished before": make,
+        "status": ["status", str(out)],
+        "verify": ["verify", str(out)],
     }
-    commands["status"] = ["status", str(out)]
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
+    trees = {"": Path(__file__).resolve().parents[2]} | ({"other: ": asked.other} if asked.other else {})
+    found: dict[str, list[dict[str, float]]] = {own + name: [] for name in commands for own in trees}
     for _ in range(asked.repeats):
-        for place in (store, out):
-            shutil.rmtree(place, ignore_errors=True)
-        for name, arguments in commands.items():
-            found[name].append(run(asked.folder, arguments))
+        for own, tree in trees.items():
+            for place in (store, out):
+                shutil.rmtree(place, ignore_errors=True)
+            for name, arguments in commands.items():
+                found[own + name].append(run(asked.folder, tree, arguments))
     say(f"{asked.stars} stars, {asked.realizations} realizations, {' '.join(where)}, {os.cpu_count()} cores")
     for name, runs in found.items():
         say(name)

@@ -16,8 +16,7 @@ from apogee_batch.errors import RejectReason, TooManyBadInputsError
 from apogee_batch.files import read_json, write_json
 from apogee_batch.run import commands
 from apogee_batch.run.archive import list_files, read_file
-from apogee_batch.run.commands import Going
-from apogee_batch.run.config import RunConfig
+from apogee_batch.run.config import ORDINARY, Going, RunConfig
 from apogee_batch.run.ingest_inputs import IngestInput
 from apogee_batch.run.ingest_plan import IngestPlan, begin_ingest, plan_ingest, read_ingest
 from apogee_batch.run.progress import SilentView
@@ -36,7 +35,7 @@ def ingest(
     config: RunConfig,
     *,
     fraction: float | None = None,
-    going: Going = commands.ORDINARY,
+    going: Going = ORDINARY,
 ) -> None:
     if fraction is not None:
         settings = config.ingest.model_copy(update={"max_bad_fraction": fraction})

@@ -13,8 +13,7 @@ from crashes import content_of, crash_after, other_version
 
 from apogee_batch.errors import UsageError
 from apogee_batch.run import commands
-from apogee_batch.run.commands import Going
-from apogee_batch.run.config import RunConfig
+from apogee_batch.run.config import ORDINARY, Going, RunConfig
 from apogee_batch.run.progress import SilentView
 from apogee_batch.store.tables import read_stars, read_table, table_path
 from apogee_batch.survey.simulate import SimulatedSurvey
@@ -60,7 +59,7 @@ class Desk:
     store: Path
     config: RunConfig
 
-    def ingest(self, going: Going = commands.ORDINARY, **changes: Any) -> list[str]:
+    def ingest(self, going: Going = ORDINARY, **changes: Any) -> list[str]:
         options: dict[str, Any] = {"allstar": None, "config": self.config, "progress": SilentView()}
         sources = [str(self.folder)]
         return commands.ingest(sources, self.store, **options | changes, is_dry_run=False, going=going)
@@ -167,7 +166,7 @@ def test_a_new_time_is_looked_into_even_where_times_are_trusted(desk: Desk) -> N
         desk.ingest(TRUSTING)
 
 
-@pytest.mark.parametrize("going", [commands.ORDINARY, TRUSTING], ids=["by content", "by time"])
+@pytest.mark.parametrize("going", [ORDINARY, TRUSTING], ids=["by content", "by time"])
 def test_a_file_that_was_only_touched_has_not_changed(desk: Desk, going: Going) -> None:
     desk.stop()
     for path in desk.paths:
@@ -189,7 +188,7 @@ def test_an_ingest_does_not_go_on_with_another_summary(
 def test_an_ingest_does_not_go_on_with_another_version(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.stop()
     other_version(monkeypatch)
-    with pytest.raises(UsageError, match=r"software\.apogee-batch: .* -> 9\.9"):
+    with pytest.raises(UsageError, match=r"version of apogee-batch: .* -> 9\.9"):
         desk.ingest()
 
 

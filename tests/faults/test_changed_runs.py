@@ -10,8 +10,7 @@ from crashes import content_of, crash_after, other_version
 
 from apogee_batch.errors import UsageError
 from apogee_batch.run import commands
-from apogee_batch.run.commands import Going
-from apogee_batch.run.config import RunConfig
+from apogee_batch.run.config import ORDINARY, Going, RunConfig
 from apogee_batch.run.progress import SilentView
 from apogee_batch.survey.simulate import SimulatedSurvey
 from apogee_batch.survey.sources import find_apstar_files
@@ -30,7 +29,7 @@ class Bench:
     run: Path
     config: RunConfig
 
-    def make(self, going: Going = commands.ORDINARY, **inference: Any) -> list[str]:
+    def make(self, going: Going = ORDINARY, **inference: Any) -> list[str]:
         config = self.config
         if inference:
             config = config.model_copy(update={"inference": config.inference.model_copy(update=inference)})
@@ -74,14 +73,14 @@ def test_a_run_does_not_go_on_with_other_settings(bench: Bench, changed: dict[st
 
 def test_a_run_does_not_go_on_with_another_model(bench: Bench, other_model: Path) -> None:
     bench.stop()
-    with pytest.raises(UsageError, match=r"model\.given: [0-9a-f]+\.\.\. -> [0-9a-f]+"):
+    with pytest.raises(UsageError, match=r"another plan \(another model is given\);"):
         replace(bench, model=other_model).make()
 
 
 def test_a_run_does_not_go_on_with_labels_attached_anew(bench: Bench, survey: SimulatedSurvey) -> None:
     bench.stop()
     commands.attach(bench.store, {"payne": [survey.labels["payne"]]}, column_map=[])
-    with pytest.raises(UsageError, match=r"inputs_sha256\.labels: "):
+    with pytest.raises(UsageError, match=r"labels (are|were) attached to the store"):
         bench.make()
 
 
@@ -100,14 +99,14 @@ def test_a_run_does_not_go_on_with_a_store_that_has_grown(
         is_dry_run=False,
         progress=SilentView(),
     )
-    with pytest.raises(UsageError, match="store_sha256: "):
+    with pytest.raises(UsageError, match="the store holds other spectra"):
         bench.make()
 
 
 def test_a_run_does_not_go_on_with_another_version(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.stop()
     other_version(monkeypatch)
-    with pytest.raises(UsageError, match=r"software\.apogee-batch: .* -> 9\.9"):
+    with pytest.raises(UsageError, match=r"version of apogee-batch: .* -> 9\.9"):
         bench.make()
 
 
@@ -137,7 +136,7 @@ def test_a_forced_run_with_the_same_plan_goes_on(bench: Bench, finished_run: Pat
 def test_a_forced_training_keeps_the_old_one_and_ends_as_a_new_one(bench: Bench, is_finished: bool) -> None:
     folder = bench.run
 
-    def train(seed: int, out: Path = folder, going: Going = commands.ORDINARY) -> list[str]:
+    def train(seed: int, out: Path = folder, going: Going = ORDINARY) -> list[str]:
         training = bench.config.training.model_copy(update={"seed": seed})
         config = bench.config.model_copy(update={"training": training})
         return commands.train(bench.store, out, config=config, progress=SilentView(), going=going)

@@ -21,8 +21,7 @@ from apogee_batch.errors import ApogeeBatchError, UsageError
 from apogee_batch.files import read_json, remove_leftovers, write_bytes, write_json
 from apogee_batch.run import commands
 from apogee_batch.run.clusters import SerialExecutor, Workers
-from apogee_batch.run.commands import Going
-from apogee_batch.run.config import RunConfig
+from apogee_batch.run.config import ORDINARY, Going, RunConfig
 from apogee_batch.run.ledger import Ledger, ShardReport, relative_digest
 from apogee_batch.run.plan import run_id, set_aside, settle_plan
 from apogee_batch.run.progress import SilentView
@@ -238,7 +237,7 @@ class SurveyMachine(RuleBasedStateMachine):
         commands.ingest(sources, self.store, **options, is_dry_run=False)
         self.is_ingested = True
 
-    def make(self, going: Going = commands.ORDINARY) -> None:
+    def make(self, going: Going = ORDINARY) -> None:
         options: dict[str, Any] = {"config": self.config, "progress": SilentView(), "is_dry_run": False}
         commands.make_catalog(self.store, self.run, model=self.model, **options, going=going)
         self.is_damaged = False
@@ -260,7 +259,7 @@ class SurveyMachine(RuleBasedStateMachine):
         with crash_at(step):
             self.ingest()
 
-    @rule(step=st.none() | st.integers(1, 100), going=st.sampled_from([commands.ORDINARY, FORCED]))
+    @rule(step=st.none() | st.integers(1, 100), going=st.sampled_from([ORDINARY, FORCED]))
     def resume_the_run(self, step: int | None, going: Going) -> None:
         with crash_at(step):
             refusal = None

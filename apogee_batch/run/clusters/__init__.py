@@ -13,6 +13,7 @@ from apogee_batch.run.clusters.workers import (
     available_cores,
     default_workers,
     is_leaving,
+    no_more_than_needed,
     worker_address,
 )
 
@@ -26,6 +27,7 @@ __all__ = [
     "is_leaving",
     "is_lost_cluster",
     "is_lost_worker",
+    "no_more_than_needed",
     "open_workers",
     "worker_address",
 ]

@@ -41,7 +41,7 @@ class Endings:
         where = f" on {job.node}" if job.node and f" on {job.node}" not in end else ""
         text = f"job {job.job_id}{where}: {end}"
         if job.n_done:
-            return f"{text}, after {job.n_done} tasks"
+            return f"{text}, after {job.n_done} task{'s' * (job.n_done != 1)}"
         if job.connected is not None:
             served_s = (now if job.missed is None else job.missed) - job.connected
             if served_s >= SERVED_S:

@@ -47,12 +47,7 @@ class RunKeys:
 
     def security(self) -> Any:
         """Return what a scheduler, a client or a worker of Dask takes."""
-        from distributed import Security
-
-        files = {"cert": str(self.cert), "key": str(self.key)}
-        roles = ("client", "scheduler", "worker")
-        parts = {f"tls_{role}_{part}": path for role in roles for part, path in files.items()}
-        return Security(require_encryption=True, tls_ca_file=str(self.ca_file), **parts)
+        return _security(str(self.ca_file), str(self.cert), str(self.key))
 
     def server_context(self) -> ssl.SSLContext:
         """Return what listens to those alone who have the key, too."""
@@ -70,6 +65,27 @@ class RunKeys:
         context.load_verify_locations(self.ca_file)
         context.load_cert_chain(self.cert, self.key)
         return context
+
+
+def security_in_memory() -> Any:
+    """Return what scheduler, workers and client of Dask take that one process starts: the key is in no file.
+
+    Raises
+    ------
+    ClusterError
+        If the package cryptography is missing.
+    """
+    certificate, key = (pem.decode("ascii") for pem in _make_certificate())
+    return _security(certificate, certificate, key)
+
+
+def _security(ca: str, cert: str, key: str) -> Any:
+    """Return one certificate for all roles, each part as a path or as its text."""
+    from distributed import Security
+
+    roles = ("client", "scheduler", "worker")
+    parts = {f"tls_{role}_{part}": text for role in roles for part, text in (("cert", cert), ("key", key))}
+    return Security(require_encryption=True, tls_ca_file=ca, **parts)
 
 
 @contextmanager

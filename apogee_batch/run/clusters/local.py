@@ -9,6 +9,7 @@ from typing import Any
 
 from apogee_batch.errors import ClusterError
 from apogee_batch.run.clusters.dask_crew import DaskCrew, dashboard_text, new_executor
+from apogee_batch.run.clusters.keys import security_in_memory
 from apogee_batch.run.clusters.plugins import (
     log_plugin,
     pin_plugin,
@@ -23,9 +24,31 @@ from apogee_batch.run.clusters.workers import Workers
 NO_WORKERS_TIMEOUT = "5 minutes"  # a worker that imports torch from a busy file system needs one or two
 
 
+class LocalCrew(DaskCrew):
+    """Workers that are processes of this command.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    refill : Refill
+        Keeps them at their number.
+    """
+
+    def __init__(self, client: Any, refill: Refill) -> None:
+        super().__init__(client)
+        self._refill = refill
+
+    def dismiss(self) -> None:
+        """See `Crew`; a process that knows torch takes most of a second to end."""
+        self._refill.let_go()
+
+
 @contextmanager
-def local_dask(n_workers: int, logs: Path | None) -> Iterator[Workers]:
-    """One single-threaded process a core, or a GPU; nothing listens outside this machine.
+def local_dask(n_workers: int, logs: Path | None, *, tasks_each: int = 1) -> Iterator[Workers]:
+    """One process a core, or a GPU; nothing listens outside this machine.
+
+    Other users of it can reach what listens, so the processes know each other by a TLS key, which is in their
+    memory alone.
 
     Parameters
     ----------
@@ -33,6 +56,8 @@ def local_dask(n_workers: int, logs: Path | None) -> Iterator[Workers]:
         How many processes.
     logs : Path, optional
         Folder for a log of each.
+    tasks_each : int
+        Tasks that a process does at the same time.
 
     Raises
     ------
@@ -43,7 +68,7 @@ def local_dask(n_workers: int, logs: Path | None) -> Iterator[Workers]:
 
     # A worker that is stopped in a task leaves semaphores, which Python cleans up and warns about.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
-    cluster = _empty_cluster()
+    cluster = _empty_cluster(tasks_each)
     text = f"{n_workers} local worker{'s' * (n_workers > 1)}{dashboard_text(cluster.dashboard_link)}"
     try:
         with private_scratch(), cluster, Client(cluster) as client, _silent_when_interrupted():
@@ -53,13 +78,13 @@ def local_dask(n_workers: int, logs: Path | None) -> Iterator[Workers]:
                 register(client, pin_plugin(visible_gpus()))
                 if logs is not None:
                     register(client, log_plugin(logs, takes_stderr=True))
-                yield Workers(new_executor(client), n_workers, text, logs, DaskCrew(client))
+                yield Workers(new_executor(client), n_workers, text, logs, LocalCrew(client, refill))
     finally:
         logging.disable(logging.NOTSET)
         remove_empty_logs(logs)
 
 
-def _empty_cluster() -> Any:
+def _empty_cluster(tasks_each: int) -> Any:
     """Start a scheduler in this process."""
     import dask
     from distributed import LocalCluster
@@ -73,9 +98,11 @@ def _empty_cluster() -> Any:
         with dask.config.set(policy), private_scratch():
             return LocalCluster(
                 n_workers=0,  # they are started by `Refill`
-                threads_per_worker=1,
+                threads_per_worker=tasks_each,
                 processes=True,
                 host="127.0.0.1",
+                protocol="tls://",
+                security=security_in_memory(),
                 dashboard_address="127.0.0.1:0",  # a free port: the default is often taken
                 memory_limit=MEMORY_LIMIT,  # the share of one in n would kill the worker that trains
                 silence_logs="CRITICAL",  # what ends a task is told by the driver, once

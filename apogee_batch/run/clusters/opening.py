@@ -9,7 +9,7 @@ from apogee_batch.errors import UsageError
 from apogee_batch.output import make_events_of
 from apogee_batch.run.clusters.address import dask_at_address
 from apogee_batch.run.clusters.local import local_dask
-from apogee_batch.run.clusters.workers import SerialExecutor, Workers, default_workers
+from apogee_batch.run.clusters.workers import SerialExecutor, Workers, default_workers, tasks_each
 from apogee_batch.run.config import QUEUE_KINDS, ClusterSettings
 from apogee_batch.run.progress import ProgressView, SilentView
 
@@ -67,4 +67,6 @@ def _of_kind(
         from apogee_batch.run.clusters.queue_cluster import queue_cluster  # needs dask-jobqueue
 
         return queue_cluster(settings, role, logs=logs, folders=folders, progress=progress)
-    return local_dask(settings.workers or default_workers(settings.device), logs)
+    n_workers = settings.workers or default_workers(settings.device)
+    n_tasks = tasks_each(settings.device) if role == "gpu" else 1
+    return local_dask(n_workers, logs, tasks_each=n_tasks)

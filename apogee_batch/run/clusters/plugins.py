@@ -8,6 +8,7 @@ from typing import Any
 
 from apogee_batch.errors import ClusterError
 from apogee_batch.run.clusters.worker_logs import WorkerLog, remove_if_empty
+from apogee_batch.run.computers import count_gpus
 
 REGISTER_TRIES = 4
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -74,9 +75,7 @@ def visible_gpus() -> list[str]:
     """Return what CUDA calls the GPUs that this process may use."""
     if VISIBLE in os.environ:
         return [gpu for gpu in os.environ[VISIBLE].split(",") if gpu]
-    import torch
-
-    return [str(number) for number in range(torch.cuda.device_count())]
+    return [str(number) for number in range(count_gpus())]
 
 
 def register(client: Any, plugin: Any) -> None:

@@ -32,7 +32,7 @@ from apogee_batch.run.clusters.supervisor import Limits, Supervisor
 from apogee_batch.run.clusters.workers import Workers
 from apogee_batch.run.config import ClusterSettings, Device
 from apogee_batch.run.job_settings import refuse_control_characters
-from apogee_batch.run.progress import ProgressView
+from apogee_batch.run.progress import ProgressView, say_and_log
 
 DEATH_TIMEOUT_S = 60.0  # a worker that finds no scheduler for so long leaves
 START_S = 300.0  # Python, torch and Dask from a busy file system need minutes
@@ -102,7 +102,8 @@ def queue_cluster(
         executor = new_executor(client)
         seen = [str(folder) for folder in folders]
         device: Device = "cpu" if role == "cpu" else settings.device
-        check = partial(check_first_worker, executor, seen, job, device, progress.say)
+        say = partial(say_and_log, progress)
+        check = partial(check_first_worker, executor, seen, job, device, say)
         crew = QueueCrew(
             client,
             n_workers,
@@ -115,10 +116,10 @@ def queue_cluster(
                 Endings(settings.max_lost_jobs),
                 n_processes=job.processes,
                 limits=Limits(settings.frozen_after_s, START_S),
-                say=progress.say,
+                say=say,
             ),
             roster=roster,
-            silence=Silence(queue, progress.say, settings.say_after_s),
+            silence=Silence(queue, say, settings.say_after_s),
             walltime_s=job.walltime_s,
             on_first=check,
         )

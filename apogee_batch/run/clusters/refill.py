@@ -59,6 +59,11 @@ class Refill:
             self._is_over = True
             self._cluster.loop.add_callback(callback.stop)
 
+    def let_go(self) -> None:
+        """Begin to stop the workers, for good; what stops the cluster waits until they have."""
+        self._is_over = True
+        self._cluster.scale(0)
+
     async def check(self) -> None:
         """Start what is missing; what fails is tried again at the next time."""
         if self._is_over:

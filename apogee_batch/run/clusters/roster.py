@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from apogee_batch.files import force_to_disk
+
 JOBS_FILE = "jobs.jsonl"
 logger = logging.getLogger(__name__)
 
@@ -112,7 +114,7 @@ class Roster:
                     text = text if file.read() == b"\n" else b"\n" + text  # an earlier driver's was torn
                 file.write(text)
                 file.flush()
-                os.fsync(file.fileno())
+                force_to_disk(file.fileno())
         except OSError as error:  # a full disk: the list is for the next driver, this one knows its jobs
             logger.warning("%s is not in %s: %s", job.job_id, self.logs / JOBS_FILE, error)
 

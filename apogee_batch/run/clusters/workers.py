@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from apogee_batch.run.config import Device
+from apogee_batch.run.computers import count_gpus
+from apogee_batch.run.config import ClusterSettings, Device
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,6 +25,10 @@ class Crew:
         n_workers : int or None
             None: as many as the settings say; 0: give all back.
         """
+
+    def dismiss(self) -> None:
+        """Let all worker processes go, while this one goes on: there will be no task any more."""
+        self.ask(0)
 
     def count(self) -> int | None:
         """Return how many worker processes there are now; None: as many as were said to be."""
@@ -142,12 +147,24 @@ def available_cores() -> int:
 
 def default_workers(device: Device) -> int:
     """Return how many local processes fit a device: one a core, or one a GPU where torch sees some."""
-    if device != "cpu":
-        import torch
+    n_gpus = 0 if device == "cpu" else count_gpus()
+    return n_gpus or available_cores()
 
-        if torch.cuda.is_available():
-            return torch.cuda.device_count()
-    return available_cores()
+
+def tasks_each(device: Device) -> int:
+    """Return how many tasks a process does at the same time.
+
+    With a GPU two: one keeps it busy while the other checks and reads its shard, or writes its part.
+    """
+    return 2 if device != "cpu" and count_gpus() else 1
+
+
+def no_more_than_needed(cluster: ClusterSettings, n_tasks: int) -> ClusterSettings:
+    """Return the settings for so many tasks: a local worker without one would start for nothing."""
+    if cluster.kind != "local":
+        return cluster
+    wanted = cluster.workers or default_workers(cluster.device)
+    return cluster.model_copy(update={"workers": max(1, min(wanted, n_tasks))})
 
 
 def worker_address() -> str:
