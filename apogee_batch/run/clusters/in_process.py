@@ -6,9 +6,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from apogee_batch.errors import ClusterError
+from apogee_batch.run.clusters.dask_policy import SELDOM
 from apogee_batch.run.clusters.scratch import private_scratch
 
-_NO_PAGES: dict[str, list[str]] = {
+_POLICY: dict[str, object] = {
+    **SELDOM,
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
 }
@@ -33,7 +35,7 @@ def in_process_dask() -> Iterator[Any]:
     import dask
     from distributed import Client
 
-    with dask.config.set(_NO_PAGES), private_scratch(), _cluster() as cluster, Client(cluster) as client:
+    with dask.config.set(_POLICY), private_scratch(), _cluster() as cluster, Client(cluster) as client:
         yield client
 
 

@@ -62,6 +62,8 @@ class WorkerJob:
         Time without a scheduler after which a worker leaves.
     extra_environment : mapping
         Environment variables of the workers.
+    tasks_each : int
+        Tasks that a process does at the same time.
     """
 
     settings: JobSettings
@@ -75,6 +77,7 @@ class WorkerJob:
     lifetime_stagger_s: float
     death_timeout_s: float
     extra_environment: Mapping[str, str]
+    tasks_each: int = 1
 
 
 def job_script(job: WorkerJob, worker: str) -> str:
@@ -102,7 +105,7 @@ def job_script(job: WorkerJob, worker: str) -> str:
         "job_name": job.name,
         # -P: no modules from the folder where the command was given, where some random.py may lie
         "python": f"exec {shell_word(settings.python or sys.executable)} -P",
-        "cores": settings.processes,  # of dask-jobqueue: one thread for each process
+        "cores": settings.processes * job.tasks_each,  # of dask-jobqueue: threads for tasks
         "processes": settings.processes,
         "memory": str(settings.memory_bytes),
         "nanny": True,

@@ -9,6 +9,7 @@ from typing import Any
 
 from apogee_batch.errors import ClusterError
 from apogee_batch.run.clusters.dask_crew import DaskCrew, dashboard_text, new_executor
+from apogee_batch.run.clusters.dask_policy import SELDOM
 from apogee_batch.run.clusters.keys import security_in_memory
 from apogee_batch.run.clusters.plugins import (
     log_plugin,
@@ -64,6 +65,7 @@ def local_dask(n_workers: int, logs: Path | None, *, tasks_each: int = 1) -> Ite
     ClusterError
         If they cannot be started.
     """
+    import dask
     from distributed import Client
 
     # A worker that is stopped in a task leaves semaphores, which Python cleans up and warns about.
@@ -71,7 +73,13 @@ def local_dask(n_workers: int, logs: Path | None, *, tasks_each: int = 1) -> Ite
     cluster = _empty_cluster(tasks_each)
     text = f"{n_workers} local worker{'s' * (n_workers > 1)}{dashboard_text(cluster.dashboard_link)}"
     try:
-        with private_scratch(), cluster, Client(cluster) as client, _silent_when_interrupted():
+        with (
+            dask.config.set(SELDOM),  # a worker has the settings that this process has when it starts
+            private_scratch(),
+            cluster,
+            Client(cluster) as client,
+            _silent_when_interrupted(),
+        ):
             refill = Refill(cluster, n_workers)
             refill.start_all()
             with refill.from_time_to_time():
@@ -91,6 +99,7 @@ def _empty_cluster(tasks_each: int) -> Any:
     from distributed.system import MEMORY_LIMIT
 
     policy = {  # each death is told to the driver, which counts them; a cluster without workers is, too
+        **SELDOM,
         "distributed.scheduler.allowed-failures": 0,
         "distributed.scheduler.no-workers-timeout": NO_WORKERS_TIMEOUT,
     }

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from apogee_batch.errors import ClusterError, UsageError
 from apogee_batch.run.clusters.dask_crew import LOGS_VARIABLE, new_executor
+from apogee_batch.run.clusters.dask_policy import NEVER_FOR_MEMORY, SELDOM, as_environment
 from apogee_batch.run.clusters.endings import Endings
 from apogee_batch.run.clusters.jobs import WorkerJob, job_script
 from apogee_batch.run.clusters.keys import RunKeys, run_keys
@@ -29,7 +30,7 @@ from apogee_batch.run.clusters.scheduler_view import SchedulerView
 from apogee_batch.run.clusters.scratch import private_scratch
 from apogee_batch.run.clusters.silence import Silence
 from apogee_batch.run.clusters.supervisor import Limits, Supervisor
-from apogee_batch.run.clusters.workers import Workers
+from apogee_batch.run.clusters.workers import TASKS_OF_A_GPU, Workers
 from apogee_batch.run.config import ClusterSettings, Device
 from apogee_batch.run.job_settings import refuse_control_characters
 from apogee_batch.run.progress import ProgressView, say_and_log
@@ -42,9 +43,6 @@ KILL_WAIT_S = 150.0  # what a queue may take from SIGTERM to SIGKILL, and some t
 SPARE_SHARE, MOST_SPARE_S = 0.1, 600.0  # of the walltime, beside that
 STAGGER_SHARE, MOST_STAGGER_S = 0.05, 300.0  # of the lifetime: not all jobs leave at once
 LEAST_LIFETIME_S = 300.0
-# Dask holds no results of ours that it could spill. What a training leaves to the allocator would pause a
-# worker for good; one that grows beyond its share is still ended, and told as such.
-MEMORY_POLICY = {f"DASK_DISTRIBUTED__WORKER__MEMORY__{key}": "False" for key in ("TARGET", "SPILL", "PAUSE")}
 LEAST_TTL_S = 15.0  # a healthy worker hears nothing for so long while it loads torch on a busy node
 logger = logging.getLogger(__name__)
 
@@ -159,6 +157,7 @@ def _scheduler(settings: ClusterSettings, keys: RunKeys | None) -> Iterator[Any]
     from distributed import LocalCluster
 
     policy = {  # each death is told to the driver, which knows why it was
+        **SELDOM,
         "distributed.scheduler.allowed-failures": 0,
         "distributed.scheduler.worker-ttl": f"{max(LEAST_TTL_S, settings.frozen_after_s):.0f}s",
     }
@@ -229,6 +228,7 @@ def worker_job(
         Paths of `ca_file`, `cert` and `key`.
     """
     job = settings.job(role)
+    has_gpu = settings.device == "cuda" or (settings.device == "auto" and job.gres is not None)
     lifetime = job.walltime_s - KILL_WAIT_S - min(SPARE_SHARE * job.walltime_s, MOST_SPARE_S)
     return WorkerJob(
         settings=job,
@@ -241,7 +241,8 @@ def worker_job(
         lifetime_s=lifetime if lifetime >= LEAST_LIFETIME_S else None,
         lifetime_stagger_s=min(STAGGER_SHARE * lifetime, MOST_STAGGER_S),
         death_timeout_s=DEATH_TIMEOUT_S,
-        extra_environment={LOGS_VARIABLE: str(logs), **MEMORY_POLICY},
+        extra_environment={LOGS_VARIABLE: str(logs), **as_environment({**NEVER_FOR_MEMORY, **SELDOM})},
+        tasks_each=TASKS_OF_A_GPU if role == "gpu" and has_gpu else 1,
     )
 
 

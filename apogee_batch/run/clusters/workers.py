@@ -12,6 +12,7 @@ from apogee_batch.run.config import ClusterSettings, Device
 
 P = ParamSpec("P")
 T = TypeVar("T")
+TASKS_OF_A_GPU = 2  # one keeps it busy while the other checks and reads its shard, or writes its part
 
 
 class Crew:
@@ -152,11 +153,8 @@ def default_workers(device: Device) -> int:
 
 
 def tasks_each(device: Device) -> int:
-    """Return how many tasks a process does at the same time.
-
-    With a GPU two: one keeps it busy while the other checks and reads its shard, or writes its part.
-    """
-    return 2 if device != "cpu" and count_gpus() else 1
+    """Return how many tasks a local process does at the same time."""
+    return TASKS_OF_A_GPU if device != "cpu" and count_gpus() else 1
 
 
 def no_more_than_needed(cluster: ClusterSettings, n_tasks: int) -> ClusterSettings:

@@ -1,0 +1,33 @@
+"""What Dask's own loops may take of the cores that compute."""
+
+import os
+import time
+
+import dask
+import psutil
+
+from apogee_batch.run.clusters.dask_policy import SELDOM
+from apogee_batch.run.clusters.local import local_dask
+
+
+def told() -> dict[str, object]:
+    """Return what this process has been told."""
+    return {key: dask.config.get(key) for key in SELDOM}
+
+
+def wakings(n_seconds: float, pid: int) -> float:
+    """Return how often a second a process wakes."""
+    process = psutil.Process(pid)
+    before = process.num_ctx_switches().voluntary
+    time.sleep(n_seconds)
+    return (process.num_ctx_switches().voluntary - before) / n_seconds
+
+
+def test_local_workers_look_after_themselves_seldom() -> None:
+    before = told()
+    assert before != SELDOM
+    with local_dask(1, None) as workers:
+        assert workers.executor.submit(told).result() == SELDOM
+        main_thread = workers.executor.submit(os.getpid).result()
+        assert wakings(2, main_thread) < 40  # 102 with what Dask does unasked, 4 without
+    assert told() == before
