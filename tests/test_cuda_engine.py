@@ -172,12 +172,13 @@ def test_the_model_that_was_given_stays_as_it_is(model: SpectrumNet) -> None:
     assert engine._model is not model
 
 
-def test_tf32_is_off_while_it_computes_and_then_as_before(
+def test_cudnn_computes_without_tf32_and_then_as_before(
     model: SpectrumNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def flags() -> tuple[bool, ...]:
         products = torch.backends.cuda.matmul
         return (
+            torch.backends.cudnn.enabled,
             torch.backends.cudnn.allow_tf32,
             products.allow_tf32,
             products.allow_fp16_reduced_precision_reduction,
@@ -188,12 +189,12 @@ def test_tf32_is_off_while_it_computes_and_then_as_before(
     monkeypatch.setattr(
         cuda_engine, "draw_normals_where_keys_are", lambda *a: (seen.append(flags()), real(*a))[1]
     )
-    with torch.backends.cudnn.flags(allow_tf32=True):  # as torch has it
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=True):  # as torch has it
         before = flags()
         on_cpu(model, "exact", batch_stars=1).predict(stars_at(50, 1), 2)
         assert flags() == before
-    assert before[0]
-    assert seen == [(False, False, False)]
+    assert before[:2] == (True, True)
+    assert seen == [(True, False, False, False)]
 
 
 @pytest.mark.slow

@@ -88,7 +88,7 @@ class Block:
             self.weights[which].squeeze(2).to(self.clean.device, x.dtype),
             self.biases[which].to(x.dtype),
         )
-        with torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             return functional.conv1d(x, weight, bias, padding=1)
 
 

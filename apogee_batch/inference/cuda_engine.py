@@ -278,7 +278,8 @@ def _full_float32() -> Iterator[None]:
     try:
         with (
             warnings.catch_warnings(),
-            torch.backends.cudnn.flags(deterministic=True, benchmark=False, allow_tf32=False),
+            # `flags` switches off what it is not told of: without cuDNN convolutions are many times slower
+            torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False, allow_tf32=False),
         ):
             warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")  # advice not taken, see above
             yield

@@ -117,7 +117,7 @@ def _reproducible(n_threads: int | None) -> Iterator[None]:
     if n_threads is not None:
         torch.set_num_threads(n_threads)
     try:
-        with torch.backends.cudnn.flags(deterministic=True, benchmark=False, allow_tf32=False):
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False, allow_tf32=False):
             yield
     finally:
         torch.set_num_threads(threads_before)

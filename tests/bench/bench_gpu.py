@@ -235,7 +235,7 @@ class Bench:
         """Measure the exact forward pass in the layouts that torch has."""
         model = make_model(self.device)
         rows = torch.randn((32 * 101 if self.on_gpu else 4, N_PIXELS), device=self.device)
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             times = self.compare(
                 {
                     "channels last": lambda: model(rows),

@@ -20,7 +20,7 @@ def estimate_as_published(
     flux, err = torch.from_numpy(stars.flux), torch.from_numpy(stars.err)
 
     def estimate_all() -> None:
-        with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=True):
+        with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=True):
             for spectrum, spread in zip(flux, err, strict=True):
                 scale = transform.scale(spectrum[None]).to(device)
                 clean = spectrum[None].to(device)

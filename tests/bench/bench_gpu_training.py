@@ -54,7 +54,7 @@ def time_training(device: str, seconds: Callable[[Callable[[], object]], float])
                     chance = None if drop is None else drop(share)
                     learner.step(inputs, labels, share=share, number=i, learning_rate=1e-3, drop=chance)
 
-            with torch.backends.cudnn.flags(deterministic=True, benchmark=False, allow_tf32=False):
+            with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
                 go(N_WARM)
                 rate = n_steps * batch_size / seconds(partial(go, n_steps))
             kind = "float32" if autocast == "off" else autocast
