@@ -224,6 +224,28 @@ def test_where_compiling_fails_the_steps_run_one_by_one(
     np.testing.assert_array_equal(labels, on_cpu(model, "fast", batch_stars=1).predict(stars, 2))
 
 
+@pytest.mark.slow
+def test_more_numbers_of_realizations_than_torch_compiles_for_are_slower_and_no_failure(
+    model: SpectrumNet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    stars = stars_at(50, 1)
+    fused, plain = (on_cpu(model, "exact", batch_stars=1, compiled=way) for way in (True, False))
+    for n in range(2, 13):
+        np.testing.assert_array_equal(fused.predict(stars, n), plain.predict(stars, n))
+    warned = [record for record in caplog.records if "torch.compile cannot be used" in record.getMessage()]
+    assert 0 < len(warned) < 11
+
+
+def test_a_mistake_in_the_program_is_not_hidden(model: SpectrumNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise TypeError("our own")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: fail)
+    with pytest.raises(TypeError, match="our own"):
+        on_cpu(model, "fast", batch_stars=1, compiled=True).predict(stars_at(50, 1), 2)
+
+
 @pytest.mark.parametrize("error", [RuntimeError("a launch failed"), torch.OutOfMemoryError("it is full")])
 def test_a_program_that_has_run_or_has_no_memory_is_not_taken_for_another(
     model: SpectrumNet, monkeypatch: pytest.MonkeyPatch, error: RuntimeError

@@ -10,6 +10,7 @@ from training_sets import make_training_set
 from apogee_batch.inference.cuda_engine import CALLS_AHEAD, CudaEngine
 from apogee_batch.inference.engines import Precision, StarBatch
 from apogee_batch.inference.estimates import estimate_batch
+from apogee_batch.inference.launch_check import check_launching
 from apogee_batch.inference.launching import LaunchingEngine
 from apogee_batch.inference.noise import derive_noise_key
 from apogee_batch.inference.torch_engine import TorchEngine
@@ -121,6 +122,7 @@ def test_an_engine_tells_whether_it_can_be_left_alone(model: SpectrumNet) -> Non
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_gpu_estimates_what_it_predicts(model: SpectrumNet, stars: StarBatch, precision: Precision) -> None:
     engine = CudaEngine(model, CONTRAST, OFFICIAL_SCALER, precision=precision)
+    check_launching(engine, n_realizations=20, pinned=True)
     begun = [engine.begin(stars, 20, with_features=True) for _ in range(4)]
     wanted = estimate_batch(engine, stars, 20)
     results = [pending.result() for pending in begun]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from apogee_batch.errors import IntegrityError
 from apogee_batch.inference.engines import StarBatch
@@ -163,7 +164,7 @@ def test_pinned_batches_hold_the_same_spectra(
     whole_store: StoreInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pinned = []
-    monkeypatch.setattr(module.torch.Tensor, "pin_memory", lambda t: (pinned.append(t.shape), t.clone())[1])
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda t: (pinned.append(t.shape), t.clone())[1])
     rows = np.arange(20)
     [batch] = read_ahead(whole_store, rows, 20, pinned=True)
     np.testing.assert_array_equal(batch.flux, read_spectra(whole_store, rows).flux)
@@ -175,9 +176,7 @@ def test_what_was_prepared_is_pinned_and_not_what_it_was_made_of(
     whole_store: StoreInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pinned = []
-    monkeypatch.setattr(
-        module.torch.Tensor, "pin_memory", lambda t: (pinned.append(float(t.max())), t.clone())[1]
-    )
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda t: (pinned.append(float(t.max())), t.clone())[1])
 
     def halve(batch: SpectrumBatch) -> StarBatch:
         return StarBatch(batch.flux, batch.err / 2, (NoiseKey(1, 1),) * len(batch.row))

@@ -29,6 +29,7 @@ BATCHES_PER_CALL = 8  # the GPU is asked for results once in so many batches
 CALLS_AHEAD = 2  # one that is computed, one that waits in the GPU's queue
 PADDING_KEY = NoiseKey(0, 1)
 Program = Callable[..., tuple[Tensor, Tensor]]  # labels of all spectra, and features of the clean ones
+_one_at_a_time = threading.Lock()  # settings of torch are those of the process, whatever engine they are for
 logger = logging.getLogger(__name__)
 
 
@@ -98,7 +99,6 @@ class CudaEngine:
         # Here already: sending a number to a GPU waits for what it has to do.
         self._label_units = torch.tensor([scaler.std, scaler.mean], dtype=torch.float64, device=self._device)
         self._side = SideStream(self._device)
-        self._lock = threading.Lock()  # settings of torch and the side stream are for one thread at a time
         fuses = self._device.type == "cuda" if compiled is None else compiled
         self._exact = _fuse(self._predict_exact) if fuses else self._predict_exact
         self._fast = _fuse(self._predict_fast) if fuses else self._predict_fast
@@ -173,7 +173,7 @@ class CudaEngine:
     @contextmanager
     def _launching(self) -> Iterator[None]:
         """Let one thread at a time begin what the GPU is to do."""
-        with self._lock, torch.inference_mode(), _full_float32():
+        with _one_at_a_time, torch.inference_mode(), _full_float32():
             yield
 
     def _upload(self, array: FloatArray, padding: int) -> Tensor:
@@ -243,26 +243,34 @@ def _choose(stars: StarBatch, places: list[int]) -> StarBatch:
 def _fuse(program: Program) -> Program:
     """Return a program as `torch.compile` makes it, or as it is if that fails when it is first called.
 
-    Once it has run, it stays what it is: the two round differently.
+    It is compiled for each number of realizations, its last argument. Once it has run for one, it stays what
+    it is: the two round differently.
     """
-    fused: list[Program] = [torch.compile(program, fullgraph=True, dynamic=False)]
-    has_run = False
+    fused: Program = torch.compile(program, fullgraph=True, dynamic=False)
+    chosen: dict[Tensor | int, Program] = {}
 
     def run(*arguments: Tensor | int) -> tuple[Tensor, Tensor]:
-        nonlocal has_run
+        n_realizations = arguments[-1]
+        if n_realizations in chosen:
+            return chosen[n_realizations](*arguments)
         try:
-            result = fused[0](*arguments)
-            has_run = True
-            return result
-        except RuntimeError as error:
-            if fused[0] is program or has_run or isinstance(error, torch.OutOfMemoryError):
+            result = fused(*arguments)
+        except Exception as error:  # of torch's many, some are no RuntimeError, as of a ninth program
+            if isinstance(error, torch.OutOfMemoryError) or not _is_of_torch(error):
                 raise
             reason = str(error).strip().partition("\n")[0]
             logger.warning("torch.compile cannot be used here, the GPU will be slower: %s", reason)
-            fused[0] = program
-        return program(*arguments)
+            chosen[n_realizations] = program
+            return program(*arguments)
+        chosen[n_realizations] = fused
+        return result
 
     return run
+
+
+def _is_of_torch(error: Exception) -> bool:
+    """Tell whether compiling failed, or launching; all else is a mistake of ours."""
+    return isinstance(error, RuntimeError) or type(error).__module__.startswith("torch.")
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from apogee_batch.schema import FloatArray
+
 
 class Event(Protocol):
     """A place in a device's queue of work."""
@@ -81,6 +83,12 @@ class Departure:
         if self._event is not None:
             self._event.synchronize()
         return self._arriving
+
+
+def pin(array: FloatArray) -> FloatArray:
+    """Copy an array into memory that is never moved or swapped; torch gives freed blocks out again."""
+    pinned: FloatArray = torch.from_numpy(array).pin_memory().numpy()
+    return pinned
 
 
 def _copy_later(tensor: Tensor) -> Tensor:

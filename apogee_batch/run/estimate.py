@@ -20,6 +20,7 @@ from apogee_batch.inference.choose import EngineOffer, choose_engine, make_engin
 from apogee_batch.inference.engines import Engine, StarBatch
 from apogee_batch.inference.estimates import LabelEstimates, estimate_batch, prepare_stars
 from apogee_batch.inference.gate import check_engine
+from apogee_batch.inference.launch_check import check_launching
 from apogee_batch.inference.launching import BatchResult, LaunchingEngine, PendingBatch
 from apogee_batch.inference.realizations import ErrCap
 from apogee_batch.inference.torch_engine import TorchEngine
@@ -108,6 +109,8 @@ def _load_engine(
         # An engine on a GPU is compiled for a number of realizations: it is tried with the one it will have.
         n_tried = n_realizations if offer.device == "cuda" else N_TRIED
         check_engine(engine, TorchEngine(on_cpu, *others), n_realizations=n_tried)
+    if isinstance(engine, LaunchingEngine):
+        check_launching(engine, n_realizations=n_realizations, pinned=offer.device == "cuda")
     checkpoint.model.to(offer.device)  # for the features; a TorchEngine has switched off TF32
     return checkpoint, engine
 

@@ -5,11 +5,10 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import TypeVar, overload
 
-import torch
-
 from apogee_batch.ahead import map_ahead
+from apogee_batch.inference.device_copies import pin
 from apogee_batch.inference.engines import StarBatch
-from apogee_batch.schema import FloatArray, IntArray
+from apogee_batch.schema import IntArray
 from apogee_batch.store.spectra import SpectrumBatch, StoreInfo, read_spectra
 
 THREAD_NAME = "read-ahead"
@@ -89,10 +88,5 @@ def _read(
 
 
 def _pin(batch: T) -> T:
-    """Copy spectra into memory that is never moved or swapped; torch gives freed blocks out again."""
-
-    def pin(array: FloatArray) -> FloatArray:
-        pinned: FloatArray = torch.from_numpy(array).pin_memory().numpy()
-        return pinned
-
+    """Copy spectra into memory from which a GPU copies by itself."""
     return dataclasses.replace(batch, flux=pin(batch.flux), err=pin(batch.err))
