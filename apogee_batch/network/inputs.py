@@ -78,8 +78,13 @@ class DeviceSpectra:
     def each(self, batches: Sequence[RowArray]) -> Generator[Tensor, None, None]:
         """Yield the flux of each batch; see `Spectra.each`."""
         for rows in batches:
-            places = torch.from_numpy(np.searchsorted(self._rows, rows))
-            yield self._flux[places.to(self._flux.device)]
+            yield self._flux[_send(np.searchsorted(self._rows, rows), self._flux.device)]
+
+
+def _send(rows: RowArray, device: torch.device) -> Tensor:
+    """Return rows on a device, without waiting for what it has to do."""
+    places = torch.from_numpy(rows)
+    return places if device.type == "cpu" else places.pin_memory().to(device, non_blocking=True)
 
 
 def measure_room(device: str) -> int:
@@ -141,7 +146,7 @@ class TrainingInputs:
         """
         for rows, flux in zip(batches, self._spectra.each(batches), strict=True):
             own = Share.of(len(rows), ranks).slice
-            places = torch.from_numpy(rows[own]).to(flux.device)
+            places = _send(rows[own], flux.device)
             noisy = flux if noise is None or not self._noise else add_noise(flux, self._noise, noise)
             yield self._transform.apply(noisy[own], self._scales[places]), self._labels[places]
 

@@ -188,7 +188,8 @@ def measure_brightness(flux: "Tensor") -> "Tensor":
     """
     good = flux.masked_fill(flux == 0, math.nan)
     brightness = good.nanmedian(dim=1, keepdim=True).values
-    if not bool(_can_divide(brightness).all()):
+    # To ask a GPU is to wait for all that it has to do. Where all can be divided by, the bits are the same.
+    if brightness.is_cuda or not bool(_can_divide(brightness).all()):
         spread = good.abs().nanmedian(dim=1, keepdim=True).values
         brightness = brightness.where(_can_divide(brightness), spread)
         brightness = brightness.masked_fill(~_can_divide(brightness), 1.0)

@@ -18,13 +18,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
 from bench_gpu_catalog import missing_packages, time_catalog
 from bench_gpu_loop import convolve_as_published, estimate_as_published
+from gpu_pipeline import estimate_ahead
 
 from apogee_batch.inference.cuda_engine import CudaEngine
+from apogee_batch.inference.device_copies import pin
 from apogee_batch.inference.device_noise import draw_normals_where_keys_are, key_tensor
 from apogee_batch.inference.engines import StarBatch
 from apogee_batch.inference.noise import derive_noise_key
@@ -74,6 +77,8 @@ class Bench:
         self.catalog_stars, self.precision = catalog_stars, precision
         self.on_gpu = device.startswith("cuda")
         self.stars = make_stars(n_stars)
+        if self.on_gpu:  # as the stars of a run
+            self.stars = StarBatch(pin(self.stars.flux), pin(self.stars.err), self.stars.keys)
 
     def wait(self) -> None:
         """Let the device finish."""
@@ -195,11 +200,7 @@ class Bench:
         return found, f"first call {first:5.1f} s, {memory:.1f} GiB, {places} in other places"
 
     def _predict_all(self, engine: CudaEngine) -> Callable[[], object]:
-        def work() -> None:
-            for start in range(0, len(self.stars), engine.stars_per_call):
-                engine.predict(self.stars.part(start, start + engine.stars_per_call), N_REALIZATIONS)
-
-        return work
+        return partial(estimate_ahead, engine, self.stars, N_REALIZATIONS)
 
     def _busy(self, work: Callable[[], object]) -> str:
         """Return the share of time in which nvidia-smi saw a kernel running."""
