@@ -34,8 +34,10 @@ from apogee_batch.survey.apstar import (
     read_apstar,
     read_apstar_file,
 )
+from apogee_batch.survey.apstar_images import open_primary, read_images
+from apogee_batch.survey.byte_ranges import open_bytes
 from apogee_batch.survey.fits_headers import Header
-from apogee_batch.survey.pixels import GAP_ERR
+from apogee_batch.survey.pixels import GAP_ERR, N_PIXELS
 from apogee_batch.survey.spectrum import UNKNOWN_STAR
 
 ALL_OF_IT = settings(max_examples=25, deadline=None)
@@ -178,6 +180,17 @@ def test_compressed_and_scaled_images_are_read_as_astropy_reads_them(
             np.testing.assert_array_equal(spectrum.flux[good], read[1].data[first][good])
             np.testing.assert_array_equal(spectrum.err[good], read[2].data[first][good])
             np.testing.assert_array_equal(spectrum.mask, mask[first])
+
+
+def test_what_was_decoded_keeps_no_rows_in_memory_that_nobody_wants(folder: Path) -> None:
+    flux, err, mask, _ = make_values(5)
+    hdus = compress_images([flux, err, mask])
+    path = write(folder, to_bytes([fits.PrimaryHDU(), *hdus]))
+    with open_bytes(path) as source:
+        _, images = read_images(source, open_primary(source), "combined")
+    for image in images:
+        assert image.shape == (1, N_PIXELS)
+        assert image.base is None or image.base.nbytes == image.nbytes
 
 
 def test_visits_are_counted_by_rows_where_the_header_does_not_tell(folder: Path) -> None:

@@ -43,7 +43,7 @@ def test_a_dry_run_tells_the_bound(
     lines = commands.make_catalog(
         labelled_store, tmp_path / "r", model=None, config=config, is_dry_run=True, progress=SilentView()
     )
-    assert f"memory per worker: at most about {inference_gib(16, 20_000):.1f} GiB" in lines
+    assert f"memory per worker on a CPU: at most about {inference_gib(16, 20_000):.1f} GiB" in lines
     lines = commands.ingest(
         [str(survey.spectra)],
         tmp_path / "s.zarr",

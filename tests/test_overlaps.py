@@ -21,6 +21,7 @@ class FakeCluster:
         self.workers: dict[int, Any] = {}
         self.n_starts = 0
         self.scales: list[int] = []
+        self.loop = SimpleNamespace(add_callback=lambda call, *arguments: call(*arguments))
 
     def new_worker_spec(self) -> dict[int, Any]:
         return {len(self.worker_spec): {}}

@@ -1,6 +1,9 @@
 """Rows of a shard file, read without Zarr: the same numbers, or a refusal."""
 
+import itertools
+import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import google_crc32c
@@ -135,3 +138,20 @@ def test_a_short_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(shard_reader.os, "pread", lambda file, n, at: real(file, n - 1, at))
     with pytest.raises(IntegrityError, match="a checksum does not fit"):
         read_spectra(info, SHARD + OFFSET.astype(np.int64))
+
+
+def test_a_disk_that_gives_a_chunk_in_pieces_is_not_taken_for_damage(
+    store: StoreInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = OFFSET + SHARD
+    whole = read_spectra(store, rows)
+    calls = []
+
+    def give_less(file: int, length: int, offset: int, pread: Callable[..., bytes] = os.pread) -> bytes:
+        calls.append(length)
+        return pread(file, min(length, 1000), offset)
+
+    monkeypatch.setattr(os, "pread", give_less)
+    pieces = read_spectra(store, rows)
+    np.testing.assert_array_equal(pieces.flux, whole.flux)
+    assert any(more < before for before, more in itertools.pairwise(calls))

@@ -77,7 +77,7 @@ def describe_run(store: Path, out: Path, model: Path | None, config: RunConfig) 
         f"shards: {len(shards)} of up to {shard_stars} stars; {state}",
         f"reads {_spectra_gib(n_stars, 2):.3f} GiB of spectra before compression; "
         f"writes about {n_stars * PART_BYTES_PER_STAR * 3 / GIB:.3f} GiB in {2 * len(shards) + 10} files",
-        f"memory per worker: at most about {memory:.1f} GiB",
+        f"memory per worker on a CPU: at most about {memory:.1f} GiB",
     ]
     if model is None:
         lines.append(_describe_training(store, out / MODEL_FOLDER, config))

@@ -90,6 +90,8 @@ def _read(file: int, offset: int, length: int) -> bytes:
     if offset < 0 or length <= CHECKSUM_BYTES or offset + length > os.fstat(file).st_size:
         raise ValueError("a chunk lies outside of the file")
     read = os.pread(file, length, offset)
+    while (missing := length - len(read)) and (piece := os.pread(file, missing, offset + len(read))):
+        read += piece  # a network file system may give it in pieces
     content, checksum = read[:-CHECKSUM_BYTES], read[-CHECKSUM_BYTES:]
     if len(read) < length or struct.pack("<I", google_crc32c.value(content)) != checksum:
         raise ValueError("a checksum does not fit")

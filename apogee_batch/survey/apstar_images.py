@@ -218,7 +218,8 @@ def _decode(source: ByteSource, first: int, n_spectra: int) -> list[AnyArray]:
         with _DECODING, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with fits.open(content, memmap=False) as hdus:
-                arrays = [np.atleast_2d(hdus[number].data)[wanted] for number in (1, 2, 3)]
+                # copies: views would keep all rows of the file in memory for as long as these
+                arrays = [np.array(np.atleast_2d(hdus[number].data)[wanted]) for number in (1, 2, 3)]
     except Exception as error:  # decoders have error types of their own, which they do not export
         text = f"astropy cannot decode it: {error!r:.300}"  # as repr, because the file may speak through it
         raise ApStarError(source.path, RejectReason.UNREADABLE, text) from error

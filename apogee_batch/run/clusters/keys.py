@@ -68,7 +68,10 @@ class RunKeys:
 
 
 def security_in_memory() -> Any:
-    """Return what scheduler, workers and client of Dask take that one process starts: the key is in no file.
+    """Return what scheduler, workers and client of Dask take that one process starts.
+
+    The key is in no file that stays: Python's ssl reads keys from files only, so Dask writes it for that
+    moment into a folder in $TMPDIR that is the user's alone.
 
     Raises
     ------

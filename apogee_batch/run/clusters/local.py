@@ -48,8 +48,8 @@ class LocalCrew(DaskCrew):
 def local_dask(n_workers: int, logs: Path | None, *, tasks_each: int = 1) -> Iterator[Workers]:
     """One process a core, or a GPU; nothing listens outside this machine.
 
-    Other users of it can reach what listens, so the processes know each other by a TLS key, which is in their
-    memory alone.
+    Other users of it can reach what listens, so the processes know each other by a TLS key, which is in no
+    file that stays.
 
     Parameters
     ----------

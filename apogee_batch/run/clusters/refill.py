@@ -62,7 +62,7 @@ class Refill:
     def let_go(self) -> None:
         """Begin to stop the workers, for good; what stops the cluster waits until they have."""
         self._is_over = True
-        self._cluster.scale(0)
+        self._cluster.loop.add_callback(self._cluster.scale, 0)  # in the thread that changes the workers
 
     async def check(self) -> None:
         """Start what is missing; what fails is tried again at the next time."""
