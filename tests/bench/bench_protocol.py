@@ -139,6 +139,7 @@ def compare(name: str, call: Callable[[], None], n_pairs: int) -> None:
 
 def stub_run(folder: Path, asked: argparse.Namespace) -> Callable[[bool], float]:
     """Return what goes through all shards of a stub run, quietly or not, and tells the seconds of it."""
+    asked = argparse.Namespace(**vars(asked))
     asked.stars, asked.workers = asked.shards * asked.shard_stars, 0
     make_store(folder / "s.zarr", asked.stars, asked.shard_stars)
     begin_stub(folder, asked)
