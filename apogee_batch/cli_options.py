@@ -154,7 +154,7 @@ def _console() -> Any:
     from rich.console import Console
 
     is_terminal = sys.stdout is not None and sys.stdout.isatty()
-    return Console(force_terminal=None if is_terminal else False)
+    return Console(force_terminal=None if is_terminal else False, emoji=False)
 
 
 def with_manner_options(command: Callable[..., None]) -> Callable[..., None]:

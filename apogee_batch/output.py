@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import IO, Any, Self
 
 QUIET, LOG_JSON = "--quiet", "--log-json"
 
@@ -95,12 +95,21 @@ def write_line(text: str) -> None:
     """Write a line to stdout, at once; into nothing where whoever called has closed it."""
     if sys.stdout is None:
         return
-    try:
-        sys.stdout.write(f"{text}\n")
-    except UnicodeEncodeError:  # of a narrower encoding, or the name of a file that is no text
-        encoding = sys.stdout.encoding or "ascii"
-        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    sys.stdout.write(f"{writable(text, sys.stdout)}\n")
     sys.stdout.flush()
+
+
+def writable(text: str, stream: IO[str]) -> str:
+    """Return a text as a stream takes it: letters that it would refuse are escaped.
+
+    Its encoding may be a narrow one, and the name of a file may be no text.
+    """
+    encoding, errors = getattr(stream, "encoding", None), getattr(stream, "errors", None)
+    try:
+        text.encode(encoding or "utf-8", errors or "strict")
+    except UnicodeEncodeError:
+        return text.encode(encoding or "utf-8", "backslashreplace").decode(encoding or "utf-8")
+    return text
 
 
 def printable(text: str) -> str:

@@ -1,6 +1,8 @@
-"""A run with nothing left to do starts no worker; one with little starts few."""
+"""A run with nothing left to do starts no worker; a command with little to do starts few."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,12 +11,14 @@ from apogee_batch.files import sha256_of_file
 from apogee_batch.network.checkpoint import load_checkpoint
 from apogee_batch.run import commands
 from apogee_batch.run.catalog_run import begin_run
-from apogee_batch.run.clusters import no_more_than_needed
+from apogee_batch.run.clusters import Workers, no_more_than_needed, open_workers
 from apogee_batch.run.config import ClusterSettings, RunConfig
 from apogee_batch.run.finished import count_left, publish_if_done
 from apogee_batch.run.lock import hold_lock
 from apogee_batch.run.model_of_run import inference_ledger
 from apogee_batch.run.progress import SilentView
+from apogee_batch.survey.simulate import SimulatedSurvey
+from apogee_batch.survey.sources import find_apstar_files
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +80,29 @@ def test_a_local_worker_without_a_shard_is_not_started() -> None:
     assert no_more_than_needed(ClusterSettings(kind="local", device="cpu"), 1).workers == 1
     serial = ClusterSettings(kind="serial")
     assert no_more_than_needed(serial, 1) is serial
+
+
+def test_workers_of_an_ingest_are_as_many_as_shards_to_write_or_to_check(
+    survey: SimulatedSurvey, serial_config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def open_serial(cluster: ClusterSettings, **others: Any) -> AbstractContextManager[Workers]:
+        asked.append(cluster.workers)
+        return open_workers(serial_config.cluster, **others)
+
+    monkeypatch.setattr("apogee_batch.run.ingest_command.open_workers", open_serial)
+    local = ClusterSettings(kind="local", workers=8, device="cpu")
+    config = serial_config.model_copy(update={"cluster": local})
+    files = find_apstar_files([str(survey.spectra)])
+    for paths in (files[:40], files[:40], files[:3], files, files[40:]):
+        commands.ingest(
+            [*map(str, paths)],
+            tmp_path / "s.zarr",
+            allstar=None,
+            config=config,
+            is_dry_run=False,
+            progress=SilentView(),
+        )
+    # 3 to write; 3 to check; 1 of them; 3 to check and 1 to write; that one to check
+    assert asked == [3, 3, 1, 3, 1]

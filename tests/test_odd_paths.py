@@ -1,5 +1,6 @@
 """Folders whose names are no UTF-8: file systems have them, and JSON and Arrow have no such text."""
 
+import io
 import json
 import os
 import shutil
@@ -7,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from apogee_batch import cli
+from apogee_batch import cli, cli_options
+from apogee_batch.run.logs import LOG_FILE, log_to_folder
+from apogee_batch.run.progress import PlainView
 from apogee_batch.run.verify import verify
 from apogee_batch.store.tables import STARS, read_table, table_path
+from apogee_batch.survey.simulate import SimulatedSurvey
+from apogee_batch.survey.sources import find_apstar_files
 
 ODD = os.fsdecode(b"r\xfcn")
 
@@ -73,6 +78,38 @@ def test_verify_looks_at_folders_of_any_name(
     for name, whole in {"run": finished_run, "s.zarr": labelled_store}.items():
         shutil.copytree(whole, odd_folder / name)
         assert verify(odd_folder / name).damages == []
+
+
+def test_a_file_that_is_not_taken_may_have_any_name(
+    odd_folder: Path,
+    survey: SimulatedSurvey,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spectra = odd_folder.parent / "spectra"
+    spectra.mkdir()
+    shutil.copy(find_apstar_files([str(survey.spectra)])[0], spectra)
+    (spectra / f"{ODD}.fits").write_bytes(b"SIMPLE")
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="utf-8"))  # as strict as a user's
+    ask(["ingest", str(spectra), "--store", str(spectra / "s.zarr"), "--cluster", "serial"], monkeypatch)
+    told = written.getvalue().decode().splitlines()
+    left_out = [line for line in told if line.startswith("left out: 1 FITS file")]
+    assert len(left_out) == 2  # before and after
+    assert all(line.endswith(r"r\udcfcn.fits; name it to take it") for line in left_out)
+    assert len(read_table(table_path(spectra / "s.zarr", STARS))) == 1
+
+
+def test_the_log_keeps_a_line_with_such_a_name(tmp_path: Path) -> None:
+    with log_to_folder(tmp_path) as logger:
+        logger.warning("%s.fits is left out", ODD)
+    lines = (tmp_path / LOG_FILE).read_text(encoding="utf-8").splitlines()
+    assert f"{ODD}.fits is left out" in [json.loads(line)["message"] for line in lines]
+
+
+def test_a_path_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    view = PlainView(cli_options._console())
+    view.say("/data/:star:/[b]x")
+    assert capsys.readouterr().out == "/data/:star:/[b]x\n"
 
 
 def test_a_command_that_cannot_work_there_says_so_in_one_line(

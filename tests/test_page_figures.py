@@ -1,6 +1,7 @@
 """The pictures of the page of a run: what they count, what they leave out, and that they are drawn at all."""
 
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from apogee_batch.report.page_figures_sky import SkyStars, draw_sky
 from apogee_batch.report.page_figures_spectra import NamedSpectrum, draw_spectra
 from apogee_batch.report.page_figures_timing import Span, draw_timing, find_lanes, without_pauses
 from apogee_batch.report.page_figures_training import draw_losses
+from apogee_batch.report.page_sections import TWO_AT_ONCE, timing_section
 from apogee_batch.report.page_strangest import StrangestStars
 
 
@@ -173,7 +175,7 @@ def test_as_many_lanes_as_shards_were_under_way_at_once() -> None:
         ("node1", 1, 3), ("node1", 2, 2), ("node2", 1, 1),
     ]  # fmt: skip
     assert lanes[0].n_stars == 150
-    assert lanes[0].rate == 5.0
+    assert lanes[0].rate == pytest.approx(5.0, rel=0.01)
 
 
 def test_workers_that_the_ledger_names_have_their_own_lanes(tmp_path: Path) -> None:
@@ -185,6 +187,29 @@ def test_workers_that_the_ledger_names_have_their_own_lanes(tmp_path: Path) -> N
     assert len(find_lanes([replace(one, worker="") for one in spans])) == 1  # as an old ledger would tell
     picture = draw_timing([replace(span(0), worker="x" * 60 + ":1")], tmp_path / "t.png")
     assert picture is not None
+
+
+def test_two_shards_at_once_of_a_worker_count_once_and_do_not_cover_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spans = [replace(span(1e9 + 5 * i, n_stars=1000), worker="node1:41") for i in range(10)]
+    (lane,) = find_lanes([*spans, replace(span(1e9 + 2, 0.0), worker="node1:41")])
+    assert (lane.seconds, lane.n_stars) == (55.0, 10_050)
+    assert lane.rate == pytest.approx(10_000 / 55)
+    assert [len(track) for track in find_lanes(spans)[0].tracks] == [5, 5]
+    section = timing_section(spans, None)
+    assert TWO_AT_ONCE in section.text
+    assert TWO_AT_ONCE not in timing_section(spans[::2], None).text
+    assert section.tables[0].rows[0][-3:] == ("0.9", "181.8", "10.0")
+    drawn: list[Any] = []
+    monkeypatch.setattr("matplotlib.axes.Axes.add_collection", lambda _, bars, **__: drawn.append(bars))
+    draw_timing([*spans, *(replace(one, worker="node1:42") for one in spans)], tmp_path / "t.png")
+    boxes = [path.get_extents() for path in drawn[0].get_paths()]
+    assert len(boxes) == 20
+    for one, other in combinations(boxes, 2):
+        low, high = max(one.x0, other.x0), min(one.x1, other.x1)
+        top, bottom = max(one.y0, other.y0), min(one.y1, other.y1)
+        assert high - low <= 1e-9 or bottom - top <= 1e-9
 
 
 def test_a_night_in_which_nothing_was_done_is_cut_out() -> None:

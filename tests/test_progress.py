@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from rich.console import Console
 from apogee_batch.errors import UsageError
 from apogee_batch.run.live_view import LiveView
 from apogee_batch.run.logs import log_to_folder
-from apogee_batch.run.progress import SAID, PlainView, SilentView, progress_view, say_and_log
+from apogee_batch.run.progress import SAID, PlainView, QuietView, SilentView, progress_view, say_and_log
 
 
 def console(*, is_terminal: bool) -> tuple[Console, io.StringIO]:
@@ -118,3 +119,31 @@ def test_a_warning_of_the_queue_is_in_the_log_too(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "driver.jsonl").read_text().splitlines()]
     said = [line["message"] for line in lines if line["level"] == "WARNING"]
     assert said == ["job 12: CANCELLED on n2"]
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+@pytest.mark.parametrize(("encoding", "told"), [("utf-8", "caf\\udce9 é"), ("ascii", r"caf\udce9 \xe9")])
+def test_names_that_are_no_text_are_said_escaped(encoding: str, told: str, *, is_terminal: bool) -> None:
+    written = io.BytesIO()
+    out = io.TextIOWrapper(written, encoding=encoding)
+    view_console = Console(file=out, force_terminal=is_terminal, width=120, _environ={"TERM": "xterm"})
+    with progress_view(view_console) as view:
+        assert isinstance(view, LiveView if is_terminal else PlainView)
+        view.say(os.fsdecode(b"left out: caf\xe9 \xc3\xa9"))
+    out.flush()
+    assert f"left out: {told}\n" in written.getvalue().decode(encoding)
+
+
+def test_quiet_warnings_of_such_names_are_said_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stderr", io.TextIOWrapper(written, encoding="utf-8", errors="strict"))
+    QuietView().say(os.fsdecode(b"WARNING: caf\xe9"))
+    assert written.getvalue() == b"WARNING: caf\\udce9\n"
+
+
+def test_bytes_of_a_name_are_left_as_they_are_where_the_stream_takes_them() -> None:
+    written = io.BytesIO()
+    out = io.TextIOWrapper(written, encoding="utf-8", errors="surrogateescape")
+    PlainView(Console(file=out)).say(os.fsdecode(b"caf\xe9"))
+    out.flush()
+    assert written.getvalue() == b"caf\xe9\n"

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from math import inf
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 from matplotlib.collections import PolyCollection
@@ -48,7 +48,7 @@ class Span:
 
 @dataclass(frozen=True)
 class WorkerLane:
-    """What one worker of a host did, one shard after the other.
+    """What one worker of a host did: one shard after the other, or two at once on a GPU.
 
     Attributes
     ----------
@@ -56,6 +56,7 @@ class WorkerLane:
     number : int
         From 1 on, among the workers of the host.
     spans : tuple of Span
+        In the order of their begins.
     worker : str
         Its name, where it is known.
     """
@@ -77,14 +78,23 @@ class WorkerLane:
 
     @property
     def seconds(self) -> float:
-        """Time it was at work."""
-        return sum(span.seconds for span in self.spans)
+        """Time it was at work; that in which two shards were under way counts once."""
+        at_work, until = 0.0, -inf
+        for span in self.spans:
+            at_work += max(0.0, span.end_s - max(span.begin_s, until))
+            until = max(until, span.end_s)
+        return at_work
 
     @property
     def rate(self) -> float | None:
-        """Median of the shards' stars a second; None where no time is known."""
-        rates = [span.n_stars / span.seconds for span in self.spans if span.seconds > 0]
-        return median(rates) if rates else None
+        """Stars a second while it was at work; None where no time is known."""
+        n_timed = sum(span.n_stars for span in self.spans if span.seconds > 0)
+        return n_timed / self.seconds if self.seconds > 0 else None
+
+    @property
+    def tracks(self) -> list[list[Span]]:
+        """Its spans on as many tracks as it had shards under way at once."""
+        return _infer_lanes(self.spans)
 
 
 def without_pauses(spans: Sequence[Span]) -> tuple[list[Span], int]:
@@ -139,6 +149,21 @@ def _shorten(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 13]}…{name[-12:]}"
 
 
+def _bars(lanes: Sequence[WorkerLane], unit_s: float) -> tuple[list[list[tuple[float, float]]], list[float]]:
+    """Return the corners of the bar of each shard, and its stars a second; two at once share the lane."""
+    bars, rates = [], []
+    for i, lane in enumerate(lanes):
+        tracks = lane.tracks
+        height = 0.8 / len(tracks)
+        for n_above, track in enumerate(tracks):
+            top, bottom = i - 0.4 + n_above * height, i - 0.4 + (n_above + 1) * height
+            for span in track:
+                low, high = span.begin_s / unit_s, span.end_s / unit_s
+                bars.append([(low, top), (high, top), (high, bottom), (low, bottom)])
+                rates.append(span.n_stars / span.seconds)
+    return bars, rates
+
+
 def draw_timing(spans: Sequence[Span], path: Path) -> Picture | None:
     """Draw a bar for each shard in the lane of its worker, the darker the more stars a second.
 
@@ -157,12 +182,7 @@ def draw_timing(spans: Sequence[Span], path: Path) -> Picture | None:
     end = end_s / unit_s
     with save_picture(path, height) as figure:
         axes = figure.add_subplot()
-        bars, rates = [], []
-        for row, lane in enumerate(lanes):
-            for span in lane.spans:
-                low, high = span.begin_s / unit_s, span.end_s / unit_s
-                bars.append([(low, row - 0.4), (high, row - 0.4), (high, row + 0.4), (low, row + 0.4)])
-                rates.append(span.n_stars / span.seconds)
+        bars, rates = _bars(lanes, unit_s)
         drawn = PolyCollection(bars, cmap=number_colours(), edgecolors="white", linewidths=0.4)
         drawn.set_array(np.array(rates))
         drawn.set_clim(0, max(rates) or 1)

@@ -25,6 +25,10 @@ UNNAMED_WORKERS = (
     "The ledger of this run is of before workers were named in it: shards of a host that were under way at "
     "the same time are put one below the other, as the work of so many workers."
 )
+TWO_AT_ONCE = (
+    "Where a worker had two shards under way at once, as on a GPU, their bars lie one below the other. The "
+    "time of each holds that in which it waited for the other; in the minutes at work both count once."
+)
 TAUGHT_BY_SIMULATED = (
     "The model learned from simulated spectra alone, and these stars are not simulated: their labels are "
     "worth nothing, however small their errors."
@@ -192,6 +196,8 @@ def timing_section(spans: Sequence[Span], picture: Picture | None) -> Section:
         return Section("timing", "Workers", (NO_LEDGER,))
     lanes = find_lanes(spans)
     text: tuple[str, ...] = ("A bar is a shard. Times in which nothing was done are cut out.",)
+    if any(len(lane.tracks) > 1 for lane in lanes):
+        text = (*text, TWO_AT_ONCE)
     if not all(lane.worker for lane in lanes):
         text = (*text, UNNAMED_WORKERS)
     if len(lanes) > MOST_LANES:

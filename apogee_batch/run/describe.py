@@ -72,7 +72,9 @@ def _flags_table(facts: FileFacts) -> Table:
 
 def _to_lines(table: Table, width: int) -> list[str]:
     """Lay out a table as plain text; texts of files are shown as they are, markup and all."""
-    console = Console(file=io.StringIO(), width=width, color_system=None, markup=False, highlight=False)
+    console = Console(
+        file=io.StringIO(), width=width, color_system=None, markup=False, emoji=False, highlight=False
+    )
     with console.capture() as captured:
         console.print(table)
     return [_printable(line).rstrip() for line in captured.get().split("\n") if line.strip()]

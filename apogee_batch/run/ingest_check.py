@@ -34,9 +34,23 @@ def has_stored_nothing(store: Path, folder: Path) -> bool:
     return bool(done) and not ledger.damaged() and all(report.n_stars == 0 for report in done)
 
 
+def shards_to_check(store: Path, named: Collection[str]) -> list[tuple[IngestPlan, list[int]]]:
+    """Return each ingest of a store, and its shards that are done and hold a file that is named.
+
+    Parameters
+    ----------
+    store : Path
+        Folder of the store.
+    named : collection of str
+        Paths of the files that the command names.
+    """
+    plans = [read_ingest(folder) for folder in ingest_folders(store)]
+    return [(plan, _shards_of(store, plan, named)) for plan in plans]
+
+
 def changed_files(
     store: Path,
-    named: Collection[str],
+    ingests: Sequence[tuple[IngestPlan, list[int]]],
     workers: Workers,
     progress: ProgressView,
     *,
@@ -51,8 +65,8 @@ def changed_files(
     ----------
     store : Path
         Folder of the store.
-    named : collection of str
-        Paths of the files that the command names; shards without one of them are left out.
+    ingests : sequence of tuple of IngestPlan and list of int
+        As `shards_to_check` gives them; other shards are left out.
     workers : Workers
         Where the files are read.
     progress : ProgressView
@@ -66,13 +80,11 @@ def changed_files(
         For the folder of each ingest with changed files: what is other than it was, one text a file.
     """
     found = {}
-    for folder in ingest_folders(store):
-        state: State = "finished" if is_finished(folder) else "begun"
-        plan = read_ingest(folder)
-        task = _task(store, plan, trust_mtime, state)
-        changed = _run_all(workers, task, _shards_of(store, plan, named), progress)
+    for plan, shards in ingests:
+        state: State = "finished" if is_finished(plan.folder) else "begun"
+        changed = _run_all(workers, _task(store, plan, trust_mtime, state), shards, progress)
         if changed:
-            found[folder] = changed
+            found[plan.folder] = changed
     return found
 
 

@@ -1,6 +1,6 @@
 """What `apogee-batch ingest` does: mend what is damaged, check what is known, read what is new."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from apogee_batch.errors import UsageError
@@ -21,6 +21,7 @@ from apogee_batch.run.ingest_check import (
     check_damaged_shards,
     has_stored_nothing,
     refuse_changed_files,
+    shards_to_check,
 )
 from apogee_batch.run.ingest_inputs import IngestInput
 from apogee_batch.run.ingest_mend import damaged_ingests, mend_store, pack_finished, remove_store_leftovers
@@ -104,13 +105,16 @@ def _ingest_locked(
     plan = plan_ingest(store, inputs, rows=config.ingest.row, shard_stars=config.ingest.shard_stars)
     damaged = damaged_ingests(store, check_bytes=not going.trust_mtime)
     _begin_or_abandon(store, plan, progress, going)
-    n_shards = sum(len(each.shards) for each in (*damaged, *([] if plan is None else [plan])))
-    cluster = no_more_than_needed(config.cluster.model_copy(update={"device": "cpu"}), n_shards)
+    done = shards_to_check(store, {str(item.path) for item in inputs})
+    written = [each.shards for each in (*damaged, *([] if plan is None else [plan]))]
+    # to check what is done takes as much reading as what is new; one ingest comes after the other
+    n_at_once = max(map(len, [*written, *(shards for _, shards in done)]), default=0)
+    cluster = no_more_than_needed(config.cluster.model_copy(update={"device": "cpu"}), n_at_once)
     logs = store / "ingest" / "logs"
     opened = open_workers(cluster, logs=logs, role="cpu", folders=[store], progress=progress)
     with log_to_folder(logs), opened as workers:
         progress.say(f"workers: {workers.description}")
-        _check(store, plan, {str(item.path) for item in inputs}, workers, progress, going)
+        _check(store, plan, done, workers, progress, going)
         for broken in damaged:
             _mend_shards(store, broken, workers, progress, lock)
         if plan is not None:
@@ -169,15 +173,14 @@ def _set_aside(store: Path, folder: Path, progress: ProgressView) -> None:
 def _check(
     store: Path,
     plan: IngestPlan | None,
-    named: Collection[str],
+    done: Sequence[tuple[IngestPlan, list[int]]],
     workers: Workers,
     progress: ProgressView,
     going: Going,
 ) -> None:
     """Compare the files of shards that are done with what was read; an unfinished ingest may begin anew."""
-    for folder, changed in changed_files(
-        store, named, workers, progress, trust_mtime=going.trust_mtime
-    ).items():
+    found = changed_files(store, done, workers, progress, trust_mtime=going.trust_mtime)
+    for folder, changed in found.items():
         if not (going.force_new_plan and plan is not None and plan.folder == folder):
             refuse_changed_files(store, folder, changed)
         _set_aside(store, folder, progress)

@@ -8,7 +8,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from apogee_batch.output import printable
+from apogee_batch.output import printable, writable
 from apogee_batch.run.pace import Pace, clock_text
 from apogee_batch.run.progress import WARNING, Facts
 
@@ -96,7 +96,7 @@ class LiveView:
     def say(self, text: str) -> None:
         """See `ProgressView`; the line scrolls above the stages."""
         style = "yellow" if text.startswith(WARNING) else ""
-        self._console.print(Text(printable(text), style=style))
+        self._console.print(Text(writable(printable(text), self._console.file), style=style))
 
     def show(self, facts: Facts) -> None:
         """See `FactsView`."""

@@ -44,7 +44,7 @@ class LogFile(logging.FileHandler):
 def log_to_folder(folder: Path) -> Iterator[logging.Logger]:
     """Write what the package logs, and an error that ends the block, to `folder`/driver.jsonl."""
     folder.mkdir(parents=True, exist_ok=True)
-    handler = LogFile(folder / LOG_FILE, encoding="utf-8")
+    handler = LogFile(folder / LOG_FILE, encoding="utf-8", errors="backslashreplace")  # names may be no text
     handler.setFormatter(JsonFormatter())
     logger = logging.getLogger(LOGGER)
     before = logger.level

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 
-from apogee_batch.output import manner
+from apogee_batch.output import manner, writable
 
 PLAIN_INTERVAL_S = 10.0
 WARNING = "WARNING:"  # begins what is said although a command is quiet
@@ -139,7 +139,8 @@ class PlainView:
         return f"{self._stage}: {self._done}{of} {self._unit}, {rate:.3g}/s, {elapsed:.0f} s{note}"
 
     def _line(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        told = writable(text, self._console.file)  # Rich would raise, and end the command
+        self._console.print(told, highlight=False, markup=False, soft_wrap=True)
 
 
 class QuietView(SilentView):
@@ -149,7 +150,7 @@ class QuietView(SilentView):
         """See `ProgressView`."""
         if text.startswith(WARNING) and sys.stderr is not None:
             with suppress(OSError):  # nobody listens
-                sys.stderr.write(f"{text}\n")
+                sys.stderr.write(f"{writable(text, sys.stderr)}\n")
                 sys.stderr.flush()
 
 
