@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,9 @@ def loose_keys(run: Path) -> list[str]:
     """Return what of the run's keys somebody else could read or list."""
     found = []
     folder = run / "keys"
-    for path in (folder, *folder.rglob("*")):
+    # os.walk, since it bears that a folder goes away while it looks
+    below = (Path(base) / name for base, *names in os.walk(folder) for name in chain(*names))
+    for path in (folder, *below):
         try:
             mode = path.stat().st_mode
         except OSError:
