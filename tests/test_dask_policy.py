@@ -1,10 +1,14 @@
 """What Dask's own loops may take of the cores that compute."""
 
+import logging
 import os
+import sys
 import time
 
 import dask
+import distributed  # noqa: F401  the settings are its own
 import psutil
+import pytest
 
 from apogee_batch.run.clusters.dask_policy import SELDOM
 from apogee_batch.run.clusters.local import local_dask
@@ -31,3 +35,17 @@ def test_local_workers_look_after_themselves_seldom() -> None:
         main_thread = workers.executor.submit(os.getpid).result()
         assert wakings(2, main_thread) < 40  # 102 with what Dask does unasked, 4 without
     assert told() == before
+
+
+def speak() -> None:
+    """Say what Dask says when its own silence is over, as in a worker that is closed while it starts."""
+    for handler in logging.getLogger("distributed").handlers:
+        handler.setLevel(logging.NOTSET)
+    logging.getLogger("distributed.worker").error("closed while it started")
+    sys.stderr.flush()
+
+
+def test_a_local_worker_never_speaks_to_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    with local_dask(1, None) as workers:
+        workers.executor.submit(speak).result()
+    assert capfd.readouterr() == ("", "")

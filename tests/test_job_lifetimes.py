@@ -40,7 +40,7 @@ def test_places_are_those_workers_that_were_counted(monkeypatch: pytest.MonkeyPa
     crew = DaskCrew(None)
     monkeypatch.setattr(crew, "addresses", lambda: seen.pop(0))
     monkeypatch.setattr(dask_crew, "POLL_S", 0.001)
-    monkeypatch.setattr(dask_crew, "new_executor", lambda _, *, worker: worker)
+    monkeypatch.setattr(dask_crew, "DaskExecutor", lambda _, *, worker: worker)
     assert crew.places(2) == ["a", "b"]
 
 

@@ -166,7 +166,7 @@ def test_who_waits_for_several_workers_is_told_why_not_all_are_there(
     monkeypatch.setattr(run.crew, "_silence", Silence(run.site.queue, run.site.said.append, 0.05))
     monkeypatch.setattr(run.crew, "addresses", lambda: list(run.site.workers))
     monkeypatch.setattr(dask_crew, "POLL_S", 0.01)
-    monkeypatch.setattr(dask_crew, "new_executor", lambda _, *, worker: worker)
+    monkeypatch.setattr(dask_crew, "DaskExecutor", lambda _, *, worker: worker)
 
     def start_late() -> None:
         wait_until(lambda: run.site.said)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from apogee_batch.errors import ClusterError, UsageError
-from apogee_batch.run.clusters.dask_crew import DaskCrew, dashboard_text, new_executor
+from apogee_batch.run.clusters.dask_crew import DaskCrew, dashboard_text
+from apogee_batch.run.clusters.dask_executor import DaskExecutor
 from apogee_batch.run.clusters.plugins import log_plugin, register, remove_empty_logs
 from apogee_batch.run.clusters.workers import Workers
 
@@ -46,7 +47,7 @@ def dask_at_address(address: str | None, logs: Path | None) -> Iterator[Workers]
             raise ClusterError(f"{address}: the scheduler has no workers; start some with 'dask worker'")
         text = f"{len(found)} workers of {address}{dashboard_text(client.dashboard_link)}"
         with _logging_workers(client, logs):
-            yield Workers(new_executor(client), n_workers, text, logs, DaskCrew(client))
+            yield Workers(DaskExecutor(client), n_workers, text, logs, DaskCrew(client))
 
 
 @contextmanager

@@ -14,6 +14,8 @@ SELDOM: Mapping[str, object] = {
 NEVER_FOR_MEMORY: Mapping[str, object] = {
     f"distributed.worker.memory.{key}": False for key in ("target", "spill", "pause")
 }
+# A worker that is closed while it starts forgets that it was told to be silent: with this it never speaks.
+SILENT: Mapping[str, object] = {"logging.distributed": "critical"}
 
 
 def as_environment(policy: Mapping[str, object]) -> dict[str, str]:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from apogee_batch.errors import ClusterError
-from apogee_batch.run.clusters.dask_crew import DaskCrew, dashboard_text, new_executor
-from apogee_batch.run.clusters.dask_policy import SELDOM
+from apogee_batch.run.clusters.dask_crew import DaskCrew, dashboard_text
+from apogee_batch.run.clusters.dask_executor import DaskExecutor
+from apogee_batch.run.clusters.dask_policy import SELDOM, SILENT, as_environment
 from apogee_batch.run.clusters.keys import security_in_memory
 from apogee_batch.run.clusters.plugins import (
     log_plugin,
@@ -74,7 +75,7 @@ def local_dask(n_workers: int, logs: Path | None, *, tasks_each: int = 1) -> Ite
     text = f"{n_workers} local worker{'s' * (n_workers > 1)}{dashboard_text(cluster.dashboard_link)}"
     try:
         with (
-            dask.config.set(SELDOM),  # a worker has the settings that this process has when it starts
+            dask.config.set(_worker_policy()),  # a worker has what this process has when it starts
             private_scratch(),
             cluster,
             Client(cluster) as client,
@@ -86,10 +87,18 @@ def local_dask(n_workers: int, logs: Path | None, *, tasks_each: int = 1) -> Ite
                 register(client, pin_plugin(visible_gpus()))
                 if logs is not None:
                     register(client, log_plugin(logs, takes_stderr=True))
-                yield Workers(new_executor(client), n_workers, text, logs, LocalCrew(client, refill))
+                yield Workers(DaskExecutor(client), n_workers, text, logs, LocalCrew(client, refill))
     finally:
         logging.disable(logging.NOTSET)
         remove_empty_logs(logs)
+
+
+def _worker_policy() -> dict[str, object]:
+    """Return what Dask shall know in the workers, part of it before it is imported there."""
+    import dask
+
+    before = "distributed.nanny.pre-spawn-environ"
+    return {**SELDOM, before: {**dask.config.get(before), **as_environment(SILENT)}}
 
 
 def _empty_cluster(tasks_each: int) -> Any:

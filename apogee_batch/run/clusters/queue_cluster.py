@@ -16,7 +16,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from apogee_batch.errors import ClusterError, UsageError
-from apogee_batch.run.clusters.dask_crew import LOGS_VARIABLE, new_executor
+from apogee_batch.run.clusters.dask_executor import LOGS_VARIABLE, DaskExecutor
 from apogee_batch.run.clusters.dask_policy import NEVER_FOR_MEMORY, SELDOM, as_environment
 from apogee_batch.run.clusters.endings import Endings
 from apogee_batch.run.clusters.jobs import WorkerJob, job_script
@@ -97,7 +97,7 @@ def queue_cluster(
         launcher.test(progress)
         view = SchedulerView(cluster)
         roster = Roster(logs)
-        executor = new_executor(client)
+        executor = DaskExecutor(client)
         seen = [str(folder) for folder in folders]
         device: Device = "cpu" if role == "cpu" else settings.device
         say = partial(say_and_log, progress)
