@@ -49,3 +49,12 @@ def test_a_local_worker_never_speaks_to_the_terminal(capfd: pytest.CaptureFixtur
     with local_dask(1, None) as workers:
         workers.executor.submit(speak).result()
     assert capfd.readouterr() == ("", "")
+
+
+def test_what_local_workers_are_told_is_forgotten_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    with local_dask(1, None) as workers:
+        assert "DASK_LOGGING__DISTRIBUTED" in os.environ
+        assert workers.executor.submit(os.environ.get, "PYTHONWARNINGS").result() == "error"  # of the user
+    assert "DASK_LOGGING__DISTRIBUTED" not in os.environ
+    assert os.environ["PYTHONWARNINGS"] == "error"

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from apogee_batch.run.clusters.refill import Refill
 from apogee_batch.run.clusters.scratch import private_scratch
 from apogee_batch.run.clusters.workers import Workers
 
+# A worker that is stopped in a task leaves semaphores, which Python cleans up and warns about.
+UNWARNED = {"PYTHONWARNINGS": "ignore:resource_tracker"}
 NO_WORKERS_TIMEOUT = "5 minutes"  # a worker that imports torch from a busy file system needs one or two
 
 
@@ -69,13 +71,12 @@ def local_dask(n_workers: int, logs: Path | None, *, tasks_each: int = 1) -> Ite
     import dask
     from distributed import Client
 
-    # A worker that is stopped in a task leaves semaphores, which Python cleans up and warns about.
-    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     cluster = _empty_cluster(tasks_each)
     text = f"{n_workers} local worker{'s' * (n_workers > 1)}{dashboard_text(cluster.dashboard_link)}"
     try:
         with (
-            dask.config.set(_worker_policy()),  # a worker has what this process has when it starts
+            dask.config.set(SELDOM),  # a worker has what this process has when it starts
+            _inherited({**as_environment(SILENT), **UNWARNED}),
             private_scratch(),
             cluster,
             Client(cluster) as client,
@@ -93,12 +94,16 @@ def local_dask(n_workers: int, logs: Path | None, *, tasks_each: int = 1) -> Ite
         remove_empty_logs(logs)
 
 
-def _worker_policy() -> dict[str, object]:
-    """Return what Dask shall know in the workers, part of it before it is imported there."""
-    import dask
-
-    before = "distributed.nanny.pre-spawn-environ"
-    return {**SELDOM, before: {**dask.config.get(before), **as_environment(SILENT)}}
+@contextmanager
+def _inherited(variables: Mapping[str, str]) -> Iterator[None]:
+    """Let the processes that start meanwhile have more variables; those that the user has set stay."""
+    added = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 def _empty_cluster(tasks_each: int) -> Any:
