@@ -310,6 +310,14 @@ def test_a_killed_rank_is_told_with_its_job_signal_and_last_lines(watch: Callabl
     assert found.value.cause == "killed"
 
 
+def test_of_a_rank_that_says_much_only_the_beginning_of_a_line_is_told(
+    watch: Callable[..., GangSpec],
+) -> None:
+    code = "import os; os.write(2, b'x' * 100_000); os.kill(os.getpid(), 9)"
+    with pytest.raises(RankLostError, match=r"its last lines: x{300}$"):
+        watch(code)
+
+
 def test_a_frozen_rank_is_killed(watch: Callable[..., GangSpec]) -> None:
     began = time.monotonic()
     with pytest.raises(RankLostError, match="has said nothing for") as found:

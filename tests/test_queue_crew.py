@@ -170,12 +170,14 @@ def test_who_waits_for_several_workers_is_told_why_not_all_are_there(
 
     def start_late() -> None:
         wait_until(lambda: run.site.said)
+        assert run.site.supervisor.n_needed == 2
         run.site.start(B)
 
     starter = threading.Thread(target=start_late)
     starter.start()
     assert run.crew.places(2) == ["w1", "w2"]
     starter.join()
+    assert run.site.supervisor.n_needed == 1
     assert run.site.said[0].startswith("1 of 2 workers for 0 s: ")
     n_said = len(run.site.said)
     run.site.leave(B)

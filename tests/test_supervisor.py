@@ -175,6 +175,24 @@ def test_a_stuck_task_ends_its_job(busy: Site) -> None:
     assert [job.is_innocent for job in busy.roster.ended.values()] == [False], "its task is to blame"
 
 
+def test_a_driver_that_stood_still_does_not_take_for_stuck_what_it_has_not_heard_of(busy: Site) -> None:
+    busy.supervisor.longest_task_s = 20.0
+    busy.tick()
+    busy.tick(1200)  # the first look sees what was seen before
+    assert busy.queue.cancelled == []
+    busy.finish_task(A)
+    busy.give_task(A)
+    busy.tick()
+    assert busy.queue.cancelled == [B]
+
+
+def test_looks_that_always_take_long_judge_all_the_same(busy: Site) -> None:
+    busy.supervisor.longest_task_s = 20.0
+    for _ in range(12):
+        busy.tick(100)
+    assert busy.queue.cancelled == [A, B]
+
+
 def test_without_a_finished_task_none_is_too_long(busy: Site) -> None:
     busy.run(50_000)
     assert busy.queue.cancelled == []
@@ -209,6 +227,38 @@ def test_after_giving_back_as_many_can_be_asked_for_again(busy: Site) -> None:
     busy.run(10)
     assert busy.queue.live() == [C, D]
     assert busy.endings.n_in_a_row == 0
+
+
+def lose_all_but_the_first(site: Site, seconds: float) -> None:
+    """Let every job but the first die as it starts."""
+    end = site.now + seconds
+    while site.now < end:
+        site.tick()
+        for job_id in site.queue.live():
+            if job_id != A:
+                site.start(job_id, node="n2", n_workers=0)
+                site.tick()
+                site.end(job_id, exit_code=127)
+
+
+def test_one_worker_where_two_are_needed_does_not_keep_a_run_from_its_end(site: Site) -> None:
+    site.tick()
+    site.start(A)
+    site.supervisor.n_needed = 2
+    with pytest.raises(ClusterError, match=r"5 jobs in a row \(on n2\) ended without having done anything"):
+        lose_all_but_the_first(site, 86_400)
+
+
+@pytest.mark.parametrize(("n_needed", "is_at_work"), [(1, False), (2, True)])
+def test_a_run_goes_on_with_the_worker_that_it_has(site: Site, n_needed: int, is_at_work: bool) -> None:
+    site.tick()
+    site.start(A)
+    if is_at_work:
+        site.give_task(A)
+    site.supervisor.n_needed = n_needed
+    lose_all_but_the_first(site, 86_400)
+    assert site.endings.is_hopeless()
+    assert A in site.queue.live()
 
 
 def test_jobs_that_keep_dying_end_the_run_with_the_last_lines_of_a_log(site: Site) -> None:

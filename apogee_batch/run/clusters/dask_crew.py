@@ -27,7 +27,7 @@ class DaskCrew(Crew):
 
     def addresses(self) -> list[str]:
         """Return the addresses of the workers that are there, in the order of their names."""
-        found = self._client.scheduler_info(n_workers=-1)["workers"]
+        found = self._client.scheduler_info(n_workers=-1).get("workers", {})  # not if it is gone
         return sorted(found, key=lambda address: str(found[address]["name"]))
 
     def places(self, n_places: int) -> Sequence[Executor]:

@@ -16,6 +16,12 @@ NEVER_FOR_MEMORY: Mapping[str, object] = {
 }
 # A worker that is closed while it starts forgets that it was told to be silent: with this it never speaks.
 SILENT: Mapping[str, object] = {"logging.distributed": "critical"}
+# What a worker of ours is told.
+OF_WORKERS: Mapping[str, object] = {
+    **SELDOM,
+    **NEVER_FOR_MEMORY,
+    "distributed.admin.max-error-length": 1_000_000,  # a longer error loses its type, by which it is judged
+}
 
 
 def as_environment(policy: Mapping[str, object]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 from apogee_batch.errors import ClusterError
 from apogee_batch.run.clusters.dask_crew import DaskCrew, dashboard_text
 from apogee_batch.run.clusters.dask_executor import DaskExecutor
-from apogee_batch.run.clusters.dask_policy import SELDOM, SILENT, as_environment
+from apogee_batch.run.clusters.dask_policy import OF_WORKERS, SELDOM, SILENT, as_environment
 from apogee_batch.run.clusters.keys import security_in_memory
 from apogee_batch.run.clusters.plugins import (
     log_plugin,
@@ -21,6 +21,7 @@ from apogee_batch.run.clusters.plugins import (
 )
 from apogee_batch.run.clusters.refill import Refill
 from apogee_batch.run.clusters.scratch import private_scratch
+from apogee_batch.run.clusters.standstill import forgive_standstill
 from apogee_batch.run.clusters.workers import Workers
 
 # A worker that is stopped in a task leaves semaphores, which Python cleans up and warns about.
@@ -75,13 +76,14 @@ def local_dask(n_workers: int, logs: Path | None, *, tasks_each: int = 1) -> Ite
     text = f"{n_workers} local worker{'s' * (n_workers > 1)}{dashboard_text(cluster.dashboard_link)}"
     try:
         with (
-            dask.config.set(SELDOM),  # a worker has what this process has when it starts
+            dask.config.set(OF_WORKERS),  # a worker has what this process has when it starts
             _inherited({**as_environment(SILENT), **UNWARNED}),
             private_scratch(),
             cluster,
             Client(cluster) as client,
             _silent_when_interrupted(),
         ):
+            forgive_standstill(cluster.scheduler)
             refill = Refill(cluster, n_workers)
             refill.start_all()
             with refill.from_time_to_time():

@@ -60,7 +60,7 @@ def _of_kind(
     if settings.kind == "serial":
         return nullcontext(Workers(SerialExecutor(), 1, "this process"))
     if settings.kind == "address":
-        return dask_at_address(settings.address, logs)
+        return dask_at_address(settings.address, logs, progress)
     if settings.kind in QUEUE_KINDS:
         if logs is None:
             raise ValueError("jobs of a queue need a folder for their logs")

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from apogee_batch.errors import ClusterError, UsageError
 from apogee_batch.run.clusters.dask_executor import LOGS_VARIABLE, DaskExecutor
-from apogee_batch.run.clusters.dask_policy import NEVER_FOR_MEMORY, SELDOM, as_environment
+from apogee_batch.run.clusters.dask_policy import OF_WORKERS, SELDOM, as_environment
 from apogee_batch.run.clusters.endings import Endings
 from apogee_batch.run.clusters.jobs import WorkerJob, job_script
 from apogee_batch.run.clusters.keys import RunKeys, run_keys
@@ -29,6 +29,7 @@ from apogee_batch.run.clusters.roster import Roster, unfinished_jobs
 from apogee_batch.run.clusters.scheduler_view import SchedulerView
 from apogee_batch.run.clusters.scratch import private_scratch
 from apogee_batch.run.clusters.silence import Silence
+from apogee_batch.run.clusters.standstill import forgive_standstill
 from apogee_batch.run.clusters.supervisor import Limits, Supervisor
 from apogee_batch.run.clusters.workers import TASKS_OF_A_GPU, Workers
 from apogee_batch.run.config import ClusterSettings, Device
@@ -176,6 +177,7 @@ def _scheduler(settings: ClusterSettings, keys: RunKeys | None) -> Iterator[Any]
         raise ClusterError(f"no Dask scheduler on this host: {error}; try --interface") from error
     try:
         with cluster:
+            forgive_standstill(cluster.scheduler)
             yield cluster
     finally:
         logging.disable(logging.NOTSET)
@@ -241,7 +243,7 @@ def worker_job(
         lifetime_s=lifetime if lifetime >= LEAST_LIFETIME_S else None,
         lifetime_stagger_s=min(STAGGER_SHARE * lifetime, MOST_STAGGER_S),
         death_timeout_s=DEATH_TIMEOUT_S,
-        extra_environment={LOGS_VARIABLE: str(logs), **as_environment({**NEVER_FOR_MEMORY, **SELDOM})},
+        extra_environment={LOGS_VARIABLE: str(logs), **as_environment(OF_WORKERS)},
         tasks_each=TASKS_OF_A_GPU if role == "gpu" and has_gpu else 1,
     )
 

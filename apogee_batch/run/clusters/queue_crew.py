@@ -60,7 +60,6 @@ class QueueCrew(DaskCrew):
         self._view, self._supervisor, self._roster = view, supervisor, roster
         self._silence, self._on_first = silence, on_first
         self._is_first = True
-        self._n_needed = 1  # for anything to happen
         self._failure: Exception | None = None
         self._n_connected = 0
         self._deaths = dict[int, float]()  # when an error was first asked about, by its id
@@ -95,11 +94,11 @@ class QueueCrew(DaskCrew):
                 f"{n_places} workers are needed at the same time, there are {self._n_workers} at most; "
                 "raise `workers`, or train with fewer (--train-workers)"
             )
-        self._n_needed = n_places
+        self._supervisor.n_needed = n_places
         try:
             return super().places(n_places)
         finally:
-            self._n_needed = 1
+            self._supervisor.n_needed = 1
 
     def _wait_for_first(self) -> None:
         while not self.count():
@@ -196,7 +195,7 @@ class QueueCrew(DaskCrew):
         if self._is_due(workers, now):
             self._asked_queue = now
             self._supervisor.tick(workers, now)
-        n_needed = self._n_needed if self._supervisor.n_jobs else 0  # nobody waits for any
+        n_needed = self._supervisor.n_needed if self._supervisor.n_jobs else 0  # nobody waits for any
         jobs = list(self._roster.active)
         self._silence.tick(self._n_connected, jobs, time.monotonic(), n_needed=n_needed)
 

@@ -13,11 +13,13 @@ from apogee_batch.run.clusters.queues import JobState, Queue
 from apogee_batch.run.clusters.roster import Job, Roster, is_of_job
 from apogee_batch.run.clusters.scheduler_view import WorkerSeen
 from apogee_batch.run.clusters.slurm_words import LIVE_STATES
+from apogee_batch.run.clusters.standstill import Pulse
 
 RESTART_S = 60.0  # a worker process that died is started again by its nanny, and imports torch
 SUBMITTED_S = 10.0  # squeue may not list a job yet that was submitted just now
 COMPLETING_S = 60.0  # a node that does not get rid of a job that has ended keeps no other from starting
 CANCEL_PAUSE_S = 60.0  # after a cancellation that the queue did not take
+TICK_S = 60.0  # one that comes much later does so after a standstill, and finds what was seen before it
 AT_ONCE = 20  # jobs that are submitted, or asked after, in one look: others must be looked at meanwhile
 STUCK_FACTOR = 10  # a task that lasts so many times as long as the longest one before is stuck
 LEAST_STUCK_S = 600.0
@@ -76,7 +78,9 @@ class Supervisor:
         self._n_processes, self._limits, self._say = n_processes, limits, say
         self._n_named = 0
         self._no_cancel_before = float("-inf")
+        self._pulse, self._was_late = Pulse(TICK_S), False
         self.n_jobs = 0  # wanted now
+        self.n_needed = 1  # worker processes without which nothing can begin
         self.longest_task_s = 0.0  # of those that were finished
 
     def tick(self, workers: Mapping[str, WorkerSeen], now: float) -> None:
@@ -92,11 +96,13 @@ class Supervisor:
         Raises
         ------
         ClusterError
-            If jobs keep ending without having done anything and no worker is left, or none can be submitted.
+            If jobs keep ending without having done anything and too few workers are left for anything to
+            begin, or none can be submitted.
         """
         jobs = list(self._roster.active.values())
         listed = self._queue.list([job.job_id for job in jobs]) if jobs else {}
         is_told = listed is not None or not self._queue.can_list
+        self._was_late = is_late = self._pulse.missed_s(now) > 0 and not self._was_late
         n_dropped = 0
         for job in jobs:
             mine = {name: seen for name, seen in workers.items() if is_of_job(name, job)}
@@ -108,7 +114,7 @@ class Supervisor:
                 if n_dropped < AT_ONCE:
                     self._drop(job, now)
                 n_dropped += 1
-            elif is_told and not job.is_cancelled:
+            elif is_told and not job.is_cancelled and not is_late:
                 if reason := self._find_fault(job, mine, state, now):
                     self._end(job, reason, now)
                 elif reason := self._find_stuck(mine, now):
@@ -210,7 +216,9 @@ class Supervisor:
         if n_missing <= 0:
             return
         is_starting = any(job.state == "RUNNING" and job.connected is None for job in jobs)
-        if self._endings.is_hopeless() and not workers and not is_starting:
+        is_at_work = any(seen.n_processing for seen in workers.values())
+        is_lacking = len(workers) < self.n_needed and not is_at_work
+        if self._endings.is_hopeless() and is_lacking and not is_starting:
             raise ClusterError(self._endings.tell())
         if self._endings.must_wait(now):
             return

@@ -20,6 +20,7 @@ POLL_S = 0.2
 LOOK_S = 1.0  # how often the shared folder is looked at
 START_S = 600.0  # as long as the ranks wait for one another
 STDERR_LINES = 5
+LONGEST_LINE = 300  # of them
 END_S = 5.0
 
 
@@ -180,6 +181,6 @@ class _Watch:
             with suppress(OSError):
                 lines = _stderr_path(self._spec, self._rank).read_text(errors="replace").splitlines()
         clean = ("".join(c if c.isprintable() else " " for c in line).strip() for line in lines)
-        last = [line for line in clean if line][-STDERR_LINES:]
+        last = [line[:LONGEST_LINE] for line in clean if line][-STDERR_LINES:]
         told = f"; its last lines: {' | '.join(last)}" if last else ""
         raise RankLostError(self._rank, self._where, cause, text + told)
