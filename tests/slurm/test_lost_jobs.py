@@ -119,7 +119,8 @@ def test_a_run_whose_jobs_keep_dying_ends_soon_and_says_why(night: Night) -> Non
     found = re.search(r"the last: job (\d+): FAILED with exit code 3 on n[12]; (\S+) ends with: (.*?);", told)
     assert found is not None, told
     job, log, words = found.groups()
-    assert "2 jobs in a row (on n1, n2)" in told
+    # the second goes to the same node where the first has died before it comes
+    assert re.search(r"2 jobs in a row \(on n[12](, n[12])?\)", told), told
     assert log == str(night.logs / f"job-{job}.log")
     assert words == "libcuda.so.1 is not there"
     assert f"job {job}: FAILED with exit code 3" in told_of(ended.said, job)
