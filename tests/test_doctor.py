@@ -63,6 +63,7 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> list[EngineOffer]:
     offers = [KERNEL_FAST, KERNEL_EXACT, CUDA, TORCH]
     monkeypatch.setattr(run_doctor, "available_engines", lambda: tuple(offers))
     monkeypatch.setattr(run_machine, "available_engines", lambda: tuple(offers))
+    monkeypatch.setattr(run_machine, "caution_of", lambda _: "")
     monkeypatch.setattr(run_doctor, "make_engine", make)
     monkeypatch.setattr(run_doctor, "GateRequest", partial(GateRequest, n_realizations=2))  # for the command
     return offers
@@ -203,6 +204,15 @@ def test_the_machine_is_described_in_a_terminal_and_in_json(engines: list[Engine
     assert machine["memory_gib"] > 0
 
 
+def test_an_engine_that_is_slow_here_is_said_to_be(
+    engines: list[EngineOffer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_machine, "caution_of", lambda offer: "slower" * (offer.precision == "fast"))
+    lines = machine_lines(describe_machine())
+    assert "  kernel fast     cpu   can be used, but is slower" in lines
+    assert "  kernel exact    cpu   can be used" in lines
+
+
 def test_the_processor_is_read_from_what_the_system_tells(tmp_path: Path) -> None:
     x86, arm = tmp_path / "x86", tmp_path / "arm"
     x86.write_text(
@@ -247,4 +257,5 @@ def test_json_is_all_that_goes_to_stdout(engines: list[EngineOffer], model: Path
         "precision": "fast",
         "device": "cpu",
         "reason": "",
+        "caution": "",
     }

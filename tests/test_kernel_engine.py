@@ -350,3 +350,33 @@ def test_the_parts_of_the_work_are_told(model: SpectrumNet) -> None:
     assert set(parts) == {"noise", "convolutions", "dense", "anchors"}
     assert parts["convolutions"] > parts["noise"] > 0
     assert engine.take_parts()["convolutions"] == 0
+
+
+@pytest.mark.parametrize(
+    ("gain", "told"),
+    [
+        (2.0, ""),
+        (0.5, "slower here than exact: this CPU does 0.5 times as many operations a second in bfloat16"),
+    ],
+)
+def test_where_bfloat16_is_slow_the_fast_pass_is_said_to_be(
+    monkeypatch: pytest.MonkeyPatch, gain: float, told: str
+) -> None:
+    peaks = {"fma": 1e11, "bf16": gain * 1e11}
+    monkeypatch.setattr(kernel_engine, "why_not", lambda _: "")
+    monkeypatch.setattr(
+        kernel_engine, "load_variant", lambda _: SimpleNamespace(measure_peaks=lambda _: peaks)
+    )
+    assert kernel_engine.caution("fast") == told
+    assert kernel_engine.caution("exact") == ""
+
+
+def test_what_cannot_be_used_needs_no_caution(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_engine, "why_not", lambda _: "no such CPU")
+    assert kernel_engine.caution("fast") == ""
+
+
+@needs_fast
+def test_the_rates_that_caution_goes_by_are_measured() -> None:
+    peaks = load_variant(kernel_engine.FAST_VARIANT).measure_peaks(0.001)
+    assert min(peaks["fma"], peaks["bf16"]) > 1e8

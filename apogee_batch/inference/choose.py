@@ -109,6 +109,14 @@ def choose_engine(wanted: EngineChoice, precision: Precision, device: str) -> En
     )
 
 
+def caution_of(offer: EngineOffer) -> str:
+    """Return what to know before an engine is used that can be; "" if nothing."""
+    if offer.reason or offer.name not in _ENGINES:
+        return ""
+    find = getattr(importlib.import_module(_module(offer.name)), "caution", None)
+    return "" if find is None else str(find(offer.precision))
+
+
 def make_engine(
     offer: EngineOffer, model: SpectrumNet, transform: InputTransform, scaler: LabelScaler
 ) -> Engine:

@@ -27,6 +27,8 @@ PACKAGE = "apogee_batch.inference.kernel"
 PORTABLE = "portable"  # runs everywhere, and knows which of the others do here
 FAST_VARIANT = "avx512bf16"
 MOST_ROWS = 16 * 101  # of a call: Python, and so a signal, waits for its end; 2 s of the slowest variant
+PEAK_SECONDS = 0.02
+LEAST_GAIN = 1.1  # in operations a second; the fast pass does some more beside them
 REINSTALL = "reinstall apogee-batch where a C++17 compiler is (g++ 10 or newer, or clang++ 12)"
 
 
@@ -54,6 +56,20 @@ def why_not(precision: Precision) -> str:
     if FAST_VARIANT not in kernel_variants():
         return f"the compiler that built the kernel did not know AVX512-BF16: {REINSTALL}"
     return ""
+
+
+def caution(precision: Precision) -> str:
+    """Return what to know before the kernel is used at a precision where it can be; "" if nothing.
+
+    Some CPUs have dot products of bfloat16 that are slower than their multiply-adds of float32.
+    """
+    if precision == "exact" or why_not(precision):
+        return ""
+    peaks = load_variant(FAST_VARIANT).measure_peaks(PEAK_SECONDS)
+    gain = peaks["bf16"] / peaks["fma"]
+    if gain > LEAST_GAIN:
+        return ""
+    return f"slower here than exact: this CPU does {gain:.1f} times as many operations a second in bfloat16"
 
 
 def load_variant(name: str) -> ModuleType:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from apogee_batch import __version__
-from apogee_batch.inference.choose import EngineOffer, available_engines
+from apogee_batch.inference.choose import EngineOffer, available_engines, caution_of
 from apogee_batch.run.clusters import available_cores, default_workers
 from apogee_batch.run.clusters.probe import memory_limit_bytes
 from apogee_batch.run.devices import choose_device
@@ -104,7 +104,8 @@ def machine_lines(machine: dict[str, Any]) -> list[str]:
     lines.append("engines:  best first")
     for engine in machine["engines"]:
         name = f"{engine['name']} {engine['precision']}"
-        lines += _wrap(f"  {name:<16}{engine['device']:<6}", engine["reason"] or "can be used")
+        use = f"can be used, but is {engine['caution']}" if engine["caution"] else "can be used"
+        lines += _wrap(f"  {name:<16}{engine['device']:<6}", engine["reason"] or use)
     used = machine["would_use"]
     told = (
         f"engine {used['engine']} {used['precision']} on {used['device']}, --cluster {used['cluster']}, "
@@ -151,6 +152,7 @@ def _offer_to_json(offer: EngineOffer) -> dict[str, str]:
         "precision": offer.precision,
         "device": offer.device,
         "reason": offer.reason,
+        "caution": caution_of(offer),
     }
 
 
